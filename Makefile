@@ -1,0 +1,48 @@
+# make train   trains on MNIST, or on the bundled digits where MNIST can't be had
+#     DATA_DIR=...  the folder with MNIST's four files
+#     MIRROR=...    where to fetch them from
+#     FLAGS=...     flags for train_lstm_mnist.py
+# make test    runs the tests; MNIST_DATA_DIR=... names a folder with MNIST
+#
+# Both make .venv first, with the Python 3.7 that PYTHON=... names or that is found.
+
+DATA_DIR = MNIST_data
+
+.PHONY: train test
+
+train: .venv/installed
+	@.venv/bin/python data.py '$(DATA_DIR)' $(MIRROR); \
+	case $$? in \
+	0)  .venv/bin/python train_lstm_mnist.py --data_dir '$(DATA_DIR)' $(FLAGS);; \
+	3)  echo 'No mirror gave MNIST. Training on the small digits that come with scikit-learn instead.' >&2; \
+	    .venv/bin/python train_lstm_mnist.py --dataset digits $(FLAGS) && \
+	    echo 'That accuracy is on the bundled digits, NOT on MNIST.' >&2;; \
+	*)  exit 1;; \
+	esac
+
+test: .venv/installed
+	@.venv/bin/python -m pytest -ra tests
+
+# realpath, since `python` may be that of the very .venv that is to be replaced;
+# pip, since the oldest 3.7s bring one that knows none of today's wheels.
+.venv/installed: requirements.txt requirements-dev.txt
+	@for candidate in $(if $(PYTHON),'$(PYTHON)',python3.7 python3 python \
+	        "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.7.*/bin/python \
+	        "$$(uv python find --system 3.7 2>/dev/null)"); do \
+	    python=$$("$$candidate" -c 'import os, sys; sys.version_info[:2] == (3, 7) and print(os.path.realpath(sys.executable))' 2>/dev/null) \
+	        && [ -n "$$python" ] && break; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo 'error: $(if $(PYTHON),$(PYTHON) is no Python 3.7,no Python 3.7 was found) (the last that TensorFlow 1.15 has wheels for). To get one:' >&2; \
+	    echo '  uv:         uv python install 3.7' >&2; \
+	    echo '  pyenv:      pyenv install 3.7' >&2; \
+	    echo '  conda:      conda create -n py37 python=3.7 && conda activate py37' >&2; \
+	    echo '  deadsnakes: apt install python3.7-venv, on Ubuntu with ppa:deadsnakes/ppa' >&2; \
+	    echo 'then run make again, or name it: make PYTHON=/path/to/python3.7' >&2; \
+	    exit 1; \
+	fi; \
+	echo "Making .venv with $$python and installing the pinned packages." >&2; \
+	"$$python" -m venv --clear .venv && \
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check pip==24.0 && \
+	.venv/bin/python -m pip install -r requirements-dev.txt && \
+	touch $@

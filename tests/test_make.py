@@ -1,0 +1,141 @@
+"""The Makefile, in a copy of the project.
+
+Where a Python 3.7 is looked for and what is then called, with stand-ins that
+write down what they are asked; and `make train` for real on the bundled digits.
+"""
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from conftest import NOWHERE, ROOT
+
+# Is any Python: passes for a 3.7, makes a .venv whose python is itself, and
+# ends with the status in the file named after the script that it is to run.
+STAND_IN = '''#!/bin/sh
+echo "$@" >> {log}
+case "$1 $2" in
+-c*) echo {path};;
+"-m venv") mkdir -p .venv/bin && cp {path} .venv/bin/python;;
+*) test ! -f "$1.status" || exit $(cat "$1.status");;
+esac
+'''
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A copy of the project with an empty PATH and home beside it."""
+    for name in ('Makefile', 'requirements.txt', 'requirements-dev.txt',
+                 'data.py', 'model.py', 'train_lstm_mnist.py'):
+        shutil.copy2(os.path.join(ROOT, name), str(tmp_path))
+    tools = tmp_path / 'bin'
+    tools.mkdir()
+    for tool in ('mkdir', 'cp', 'cat', 'touch'):
+        (tools / tool).symlink_to(shutil.which(tool))
+    return tmp_path
+
+
+def stand_in(path, log, text=STAND_IN):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text.format(path=path, log=log))
+    path.chmod(0o755)
+
+
+def make(project, *args):
+    return subprocess.run(
+        [shutil.which('make'), *args], cwd=str(project), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, universal_newlines=True, timeout=300,
+        env={'PATH': str(project / 'bin'), 'HOME': str(project / 'home')})
+
+
+@pytest.mark.parametrize('target', ['train', 'test'])
+def test_no_python_3_7(target, project):
+    stand_in(project / 'bin' / 'python3.7', 'log',
+             text='#!/bin/sh\necho not here >&2; exit 127\n')
+    stand_in(project / 'bin' / 'python3', 'log', text='#!/bin/sh\nexit 0\n')
+    done = make(project, target)
+    assert done.returncode != 0
+    assert done.stderr.startswith('error: no Python 3.7 was found ')
+    for way in ('uv python install 3.7', 'pyenv install 3.7',
+                'conda create -n py37 python=3.7', 'deadsnakes'):
+        assert way in done.stderr
+    assert not (project / '.venv').exists()
+
+
+def test_the_python_that_is_named_is_not_replaced(project):
+    stand_in(project / 'bin' / 'python3.7', project / 'log')
+    stand_in(project / 'other' / 'python', 'log', text='#!/bin/sh\nexit 0\n')
+    other = str(project / 'other' / 'python')
+    done = make(project, 'train', 'PYTHON=' + other)
+    assert done.returncode != 0
+    assert done.stderr.startswith('error: %s is no Python 3.7' % other)
+    assert not (project / '.venv').exists() and not (project / 'log').exists()
+
+
+@pytest.mark.parametrize('place', [
+    'bin/python3.7', 'bin/python', 'home/.pyenv/versions/3.7.16/bin/python',
+    'uv/python', 'named/python'])
+def test_python_is_found_and_installed_to_once(place, project):
+    log = project / 'log'
+    stand_in(project / place, log)
+    if place.startswith('uv'):
+        stand_in(project / 'bin' / 'uv', log, text=(
+            '#!/bin/sh\n[ "$*" = "python find --system 3.7" ] && '
+            'echo %s\n' % (project / place)))
+    named = ['PYTHON=%s' % (project / place)] if place[:5] == 'named' else []
+    done = make(project, 'test', *named)
+    assert done.returncode == 0, done.stderr
+    assert 'Making .venv with %s' % (project / place) in done.stderr
+    asked = log.read_text().splitlines()[1:]
+    assert asked == [
+        '-m venv --clear .venv',
+        '-m pip install --quiet --disable-pip-version-check pip==24.0',
+        '-m pip install -r requirements-dev.txt',
+        '-m pytest -ra tests']
+    make(project, 'test', *named)
+    assert log.read_text().splitlines()[1:] == asked + ['-m pytest -ra tests']
+
+
+def test_a_broken_install_is_done_again(project):
+    stand_in(project / 'bin' / 'python3.7', project / 'log')
+    (project / '-m.status').write_text('1')
+    assert make(project, 'test').returncode != 0
+    assert 'pytest' not in (project / 'log').read_text()
+    (project / '-m.status').unlink()
+    assert make(project, 'test').returncode == 0
+    assert (project / 'log').read_text().count('venv --clear') == 2
+
+
+@pytest.mark.parametrize('status, trains', [
+    (0, 'train_lstm_mnist.py --data_dir the data --seed 1'),
+    (1, None),
+    (3, 'train_lstm_mnist.py --dataset digits --seed 1')])
+def test_train(status, trains, project):
+    stand_in(project / 'bin' / 'python3.7', project / 'log')
+    (project / 'data.py.status').write_text(str(status))
+    done = make(project, 'train', 'DATA_DIR=the data', 'MIRROR=http://m/',
+                'FLAGS=--seed 1')
+    assert (done.returncode == 0) == (status != 1)
+    asked = (project / 'log').read_text().splitlines()
+    asked = asked[asked.index('data.py the data http://m/') + 1:]
+    assert asked == ([trains] if trains else [])
+    assert ('NOT on MNIST' in done.stderr) == (status == 3)
+
+
+def test_train_on_the_bundled_digits_where_no_mirror_answers(project):
+    python = project / '.venv' / 'bin' / 'python'
+    stand_in(python, '', text='#!/bin/sh\nexec %s "$@"\n' % sys.executable)
+    (project / '.venv' / 'installed').write_text('')
+    done = make(project, 'train', 'MIRROR=' + NOWHERE,
+                'FLAGS=--steps 200 --hidden_size 8 --device cpu')
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0] == '(1257, 784)'
+    assert done.stdout.splitlines()[-1].startswith('test accuracy ')
+    assert 'error: could not fetch MNIST' in done.stderr
+    before, after = done.stderr.split('run directory: ')
+    assert before.count('No mirror gave MNIST.') == 1
+    assert after.splitlines()[-1] == (
+        'That accuracy is on the bundled digits, NOT on MNIST.')
+    assert not (project / 'MNIST_data').exists()

@@ -1,0 +1,252 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import model
+
+
+@pytest.fixture(autouse=True)
+def graph():
+    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
+    with tf.Graph().as_default():
+        tf.set_random_seed(1)
+        yield
+
+
+def feed(m, n, keep_prob=1.0, seed=0):
+    """A feed of n random images with random labels."""
+    random = np.random.RandomState(seed)
+    return {m.images: random.rand(n, 784).astype(np.float32),
+            m.y: np.eye(10)[random.randint(10, size=n)],
+            m.batch_size: n, m.keep_prob: keep_prob}
+
+
+def start(session):
+    session.run(tf.global_variables_initializer())
+    return session
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def numpy_step(x, c, h, kernel, bias):
+    """One step of an LSTM cell with forget_bias 1: Zaremba et al. 2014."""
+    i, j, f, o = np.split(np.concatenate([x, h], 1) @ kernel + bias, 4, 1)
+    c = sigmoid(f + 1) * c + sigmoid(i) * np.tanh(j)
+    return c, sigmoid(o) * np.tanh(c)
+
+
+def test_shapes_in_the_graph():
+    m = model.build()
+    assert m.batch_size.shape == [] and m.batch_size.dtype == tf.int32
+    assert m.keep_prob.shape == [] and m.keep_prob.dtype == tf.float32
+    assert m.images.shape.as_list() == [None, 784]
+    assert m.y.shape.as_list() == [None, 10]
+    assert {t.dtype for t in (m.images, m.y)} == {tf.float32}
+    assert len(m.outputs) == 28
+    assert m.h_state is m.outputs[27]
+    assert {v.op.name: v.shape.as_list() for v in tf.trainable_variables()} == {
+        'RNN/multi_rnn_cell/cell_0/basic_lstm_cell/kernel': [284, 1024],
+        'RNN/multi_rnn_cell/cell_0/basic_lstm_cell/bias': [1024],
+        'RNN/multi_rnn_cell/cell_1/basic_lstm_cell/kernel': [512, 1024],
+        'RNN/multi_rnn_cell/cell_1/basic_lstm_cell/bias': [1024],
+        'W': [256, 10], 'bias': [10]}
+
+
+@pytest.mark.parametrize('dynamic_rnn', [False, True])
+@pytest.mark.parametrize('layer_num', [1, 2, 3])
+def test_shapes_of_values(layer_num, dynamic_rnn):
+    m = model.build(hidden_size=16, layer_num=layer_num,
+                    dynamic_rnn=dynamic_rnn)
+    with tf.Session() as sess:
+        got = start(sess).run(m._replace(
+            images=m.logits, y=m.logits, batch_size=m.logits,
+            keep_prob=m.logits), feed(m, 5))
+    assert [o.shape for o in got.outputs] == [(5, 16)] * 28
+    for state in (got.init_state, got.state):
+        assert [(layer.c.shape, layer.h.shape) for layer in state] == [
+            ((5, 16), (5, 16))] * layer_num
+    assert not any(np.any(part) for layer in got.init_state for part in layer)
+    assert got.logits.shape == got.y_pre.shape == (5, 10)
+    np.testing.assert_allclose(got.y_pre.sum(1), 1, rtol=1e-6)
+    assert got.correct_prediction.shape == (5,)
+    assert got.accuracy == np.float32(got.correct_prediction.mean())
+    assert got.cross_entropy.shape == ()
+
+
+def test_cell_is_the_lstm_equations():
+    random = np.random.RandomState(0)
+    x, c, h = (random.randn(3, n).astype(np.float32) for n in (28, 16, 16))
+    cell = model.lstm_cell(16, tf.constant(1.0))
+    output, state = cell(tf.constant(x), tf.nn.rnn_cell.LSTMStateTuple(c, h))
+    kernel, bias = tf.trainable_variables()
+    with tf.Session() as sess:
+        start(sess).run(bias.assign(random.randn(64)))
+        output, state, kernel, bias = sess.run([output, state, kernel, bias])
+    c, h = numpy_step(x, c, h, kernel, bias)
+    np.testing.assert_allclose(state.c, c, atol=1e-5)
+    np.testing.assert_allclose(state.h, h, atol=1e-5)
+    np.testing.assert_allclose(output, h, atol=1e-5)
+
+
+def test_rows_are_read_from_top_to_bottom_through_both_layers():
+    m = model.build(hidden_size=16)
+    fed = feed(m, 3)
+    with tf.Session() as sess:
+        outputs, logits, variables = start(sess).run(
+            [m.outputs, m.logits, tf.trainable_variables()], fed)
+    kernel_1, bias_1, kernel_2, bias_2, W, bias = variables
+    (c_1, h_1), (c_2, h_2) = np.zeros([2, 2, 3, 16])
+    for row in range(28):
+        x = fed[m.images][:, 28 * row:28 * (row + 1)]
+        c_1, h_1 = numpy_step(x, c_1, h_1, kernel_1, bias_1)
+        c_2, h_2 = numpy_step(h_1, c_2, h_2, kernel_2, bias_2)
+        np.testing.assert_allclose(outputs[row], h_2, atol=1e-5)
+    np.testing.assert_allclose(logits, h_2 @ W + bias, atol=1e-5)
+
+
+def test_unrolled_and_dynamic_share_checkpoints_and_outputs(tmp_path):
+    results = []
+    for dynamic_rnn in (False, True):
+        with tf.Graph().as_default(), tf.Session() as sess:
+            m = model.build(hidden_size=16, dynamic_rnn=dynamic_rnn)
+            saver = tf.train.Saver()
+            if dynamic_rnn:
+                saver.restore(sess, str(tmp_path / 'model.ckpt'))
+            else:
+                start(sess).run(m.train_op, feed(m, 8, keep_prob=0.5))
+                saver.save(sess, str(tmp_path / 'model.ckpt'))
+            gradients = tf.gradients(m.cross_entropy, tf.trainable_variables())
+            results.append(sess.run(
+                [m.outputs, m.state, m.y_pre, m.cross_entropy, gradients],
+                feed(m, 8)))
+            results[-1].append(
+                sorted(v.op.name for v in tf.global_variables()))
+    *by_hand, names_by_hand = results[0]
+    *dynamic, names_dynamic = results[1]
+    assert names_by_hand == names_dynamic
+    for one, other in zip(tf.contrib.framework.nest.flatten(by_hand),
+                          tf.contrib.framework.nest.flatten(dynamic)):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_two_layers_do_not_share_a_kernel():
+    m = model.build(hidden_size=16)
+    kernels = [v for v in tf.trainable_variables() if 'kernel' in v.op.name]
+    gradients = tf.gradients(m.cross_entropy, kernels)
+    with tf.Session() as sess:
+        before, gradients = start(sess).run([kernels, gradients], feed(m, 8))
+        sess.run(m.train_op, feed(m, 8))
+        after = sess.run(kernels)
+    assert [k.shape for k in before] == [(44, 64), (32, 64)]
+    for was, gradient, now in zip(before, gradients, after):
+        assert np.abs(gradient).max() > 1e-4
+        # Adam's first step moves a weight by lr, whatever its gradient.
+        moved = np.abs(gradient) > 1e-5
+        assert moved.mean() > 0.5
+        np.testing.assert_allclose((was - now)[moved],
+                                   1e-3 * np.sign(gradient[moved]), rtol=0.05)
+
+
+def test_keep_prob_1_is_deterministic():
+    m = model.build(hidden_size=16)
+    with tf.Session() as sess:
+        start(sess)
+        one, other = (sess.run(m.outputs, feed(m, 4)) for _ in range(2))
+    np.testing.assert_array_equal(one, other)
+    assert np.count_nonzero(one) == np.size(one)
+
+
+def test_keep_prob_half_drops_and_rescales_the_output_and_not_the_state():
+    cell = model.lstm_cell(1000, tf.constant(0.5))
+    output, state = cell(tf.random_uniform([4, 28]),
+                         cell.zero_state(4, tf.float32))
+    with tf.Session() as sess:
+        output, h = start(sess).run([output, state.h])
+    kept = output != 0
+    assert 0.45 < kept.mean() < 0.55
+    np.testing.assert_allclose(output[kept], 2 * h[kept], rtol=1e-6)
+    assert np.count_nonzero(h) == h.size
+
+
+def test_dropout_acts_at_every_row_on_the_ways_up_and_not_along_the_rows():
+    m = model.build(hidden_size=100)
+    with tf.Session() as sess:
+        start(sess)
+        one, (one_1, one_2) = sess.run([m.outputs, m.state], feed(m, 4, 0.5))
+        other, (other_1, other_2) = sess.run([m.outputs, m.state],
+                                             feed(m, 4, 0.5))
+    for row in range(28):
+        assert 0.4 < np.mean(one[row] == 0) < 0.6
+        assert 0.4 < np.mean((one[row] == 0) != (other[row] == 0)) < 0.6
+    np.testing.assert_array_equal(one_1, other_1)
+    assert np.abs(one_2.h - other_2.h).max() > 1e-3
+
+
+def logits_and_labels(scale):
+    random = np.random.RandomState(0)
+    return scale * random.randn(6, 10), np.eye(10)[random.randint(10, size=6)]
+
+
+def test_loss_is_the_tutorials_formula_where_that_is_finite():
+    logits, y = logits_and_labels(scale=3)
+    formula = -np.mean(y * np.log(np.exp(logits)
+                                  / np.exp(logits).sum(1, keepdims=True)))
+    with tf.Session() as sess:
+        loss = sess.run(model.mean_cross_entropy(tf.constant(logits), y))
+    np.testing.assert_allclose(loss, formula, rtol=1e-12)
+
+
+def test_loss_is_finite_where_the_formula_gives_nan():
+    logits, y = logits_and_labels(scale=1000)
+    formula = -tf.reduce_mean(y * tf.log(tf.nn.softmax(logits)))
+    logits_tensor = tf.constant(logits)
+    loss = model.mean_cross_entropy(logits_tensor, y)
+    with tf.Session() as sess:
+        formula, loss, gradient = sess.run(
+            [formula, loss, tf.gradients(loss, logits_tensor)[0]])
+    assert np.isnan(formula)
+    # At such distances the log of the sum is the largest of the logits.
+    np.testing.assert_allclose(
+        loss, np.mean(logits.max(1) - (logits * y).sum(1)) / 10, rtol=1e-6)
+    assert np.isfinite(gradient).all()
+
+
+def test_loss_gradient_is_that_of_finite_differences():
+    values, y = logits_and_labels(scale=2)
+    logits = tf.placeholder(tf.float64, values.shape)
+    loss = model.mean_cross_entropy(logits, tf.constant(y))
+    gradient, = tf.gradients(loss, logits)
+    h = 1e-5
+    with tf.Session() as sess:
+        expected = np.zeros_like(values)
+        for index in np.ndindex(*values.shape):
+            step = np.zeros_like(values)
+            step[index] = h
+            expected[index] = (sess.run(loss, {logits: values + step})
+                               - sess.run(loss, {logits: values - step}))
+        gradient = sess.run(gradient, {logits: values})
+    np.testing.assert_allclose(gradient, expected / (2 * h), atol=1e-9)
+    assert np.abs(gradient).max() > 1e-3
+
+
+def test_graph_takes_that_loss_and_its_gradient_reaches_the_first_row():
+    m = model.build(hidden_size=16)
+    to_images, = tf.gradients(m.cross_entropy, m.images)
+    fed = feed(m, 4)
+    with tf.Session() as sess:
+        loss, y_pre, to_images = start(sess).run(
+            [m.cross_entropy, m.y_pre, to_images], fed)
+    np.testing.assert_allclose(loss, -np.mean(fed[m.y] * np.log(y_pre)),
+                               rtol=1e-5)
+    assert (np.abs(to_images.reshape(4, 28, 28)).max(2) > 0).all()
+
+
+def test_a_step_is_counted():
+    m = model.build(hidden_size=8, layer_num=1)
+    with tf.Session() as sess:
+        start(sess)
+        for _ in range(3):
+            sess.run(m.train_op, feed(m, 4))
+        assert sess.run(tf.train.get_global_step()) == 3
