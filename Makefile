@@ -44,5 +44,5 @@ test: .venv/installed
 	echo "Making .venv with $$python and installing the pinned packages." >&2; \
 	"$$python" -m venv --clear .venv && \
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check pip==24.0 && \
-	.venv/bin/python -m pip install -r requirements-dev.txt && \
+	.venv/bin/python -m pip install -r requirements-dev.txt >&2 && \
 	touch $@

@@ -3,11 +3,10 @@
 The reading is TensorFlow's own `tensorflow.examples.tutorials.mnist`. Only
 the reading imports TensorFlow; finding, fetching and checking need no package.
 
-    python data.py [DATA_DIR [MIRROR]]
-
-sees to it that the four files are in DATA_DIR and whole, and ends with 0, with
-1 if there is something to mend, or with 3 if no mirror gave what is missing.
+`python data.py` does those alone. It ends with 0 when the files are there, with
+1 if there is something to mend, and with 3 if no mirror gave what is missing.
 """
+import argparse
 import gzip
 import hashlib
 import http.client
@@ -212,7 +211,7 @@ def _check_file(path):
         return UserError('%s is damaged (%s): delete it and run again'
                          % (path, why))
 
-    images = path.endswith(('images-idx3-ubyte.gz'))
+    images = path.endswith('images-idx3-ubyte.gz')
     try:
         with gzip.open(path) as f:
             header = struct.Struct('>4I' if images else '>2I')
@@ -304,7 +303,7 @@ def fetch(mirror, name, timeout=15, deadline=900):
     on_terminal = sys.stderr.isatty()
     print('fetching ' + url, end='' if on_terminal else '\n', file=sys.stderr,
           flush=True)
-    body = b''
+    body = bytearray()
     try:
         with urllib.request.urlopen(url, timeout=timeout) as response:
             # read1, unlike read, comes back with what there is, so that a
@@ -330,7 +329,7 @@ def fetch(mirror, name, timeout=15, deadline=900):
     if hashlib.sha256(body).hexdigest() != sha256:
         raise ValueError('sent a %s whose sha256 is not the published one'
                          % name)
-    return body
+    return bytes(body)
 
 
 def write_whole(path, body):
@@ -361,14 +360,26 @@ def write_whole(path, body):
                         'folder' % (path, error.strerror))
 
 
-def main(argv):
+def main(argv=None):
+    """Finds or fetches the files as argv says; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Sees to it that MNIST's four "
+                                     'files are in a folder and whole.')
+    parser.add_argument('data_dir', nargs='?', default='MNIST_data',
+                        help='the folder (default: MNIST_data)')
+    parser.add_argument('mirror', nargs='*', default=MIRRORS,
+                        help='where to fetch from (default: %s)'
+                        % ', then '.join(MIRRORS))
+    args = parser.parse_args(argv)
     try:
-        find_files(*(argv[:1] or ['MNIST_data']), *[argv[1:2]] * bool(argv[1:]))
+        find_files(args.data_dir, args.mirror)
     except UserError as error:
         print('error: %s' % error, file=sys.stderr)
         return 3 if isinstance(error, NoMirrorError) else 1
+    except KeyboardInterrupt:
+        print('stopped', file=sys.stderr)
+        return 130
     return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -159,6 +159,6 @@ def mean_cross_entropy(logits, y):
         y: one-hot labels, of logits' dtype and shape.
 
     Returns:
-        A scalar of logits' dtype, finite wherever the logits are.
+        A scalar of logits' dtype.
     """
     return -tf.reduce_mean(y * tf.nn.log_softmax(logits), name='cross_entropy')

@@ -19,14 +19,14 @@ os.environ['no_proxy'] = '127.0.0.1'
 if 'MNIST_DATA_DIR' in os.environ:
     os.environ['MNIST_DATA_DIR'] = os.path.abspath(os.environ['MNIST_DATA_DIR'])
 
+NOWHERE = 'http://127.0.0.1:9/'  # the discard port: nobody listens
+
+
 def pytest_configure(config):
     # What TensorFlow 1.15 and the packages of its time bring up by themselves.
     for chatter in ('ignore::DeprecationWarning',
                     'ignore:numpy.ufunc size changed:RuntimeWarning'):
         config.addinivalue_line('filterwarnings', chatter)
-
-
-NOWHERE = 'http://127.0.0.1:9/'  # the discard port: nobody listens
 
 
 @pytest.fixture(scope='session')

@@ -3,6 +3,8 @@ import gzip
 import hashlib
 import os
 import pty
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -281,7 +283,9 @@ def redirect(handler, name, body):
 
 def reset(handler, name, body):
     send(handler, body[:100], len(body))
-    handler.connection.setsockopt(1, 13, b'\1\0\0\0\0\0\0\0')  # SO_LINGER 0
+    # Closing without lingering sends a reset.
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                  struct.pack('ii', 1, 0))
     handler.connection.close()
 
 
