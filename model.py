@@ -141,9 +141,12 @@ def unroll_dynamic(mlstm_cell, X, init_state):
     `tf.nn.dynamic_rnn` gives its outputs as one tensor
     [n, 28, hidden_size]; they come back as the list that the other gives.
     """
+    # Every row takes its dropout from the same random operation; were several
+    # rows under way at once, a seed would not say which of them drew first.
     outputs, state = tf.nn.dynamic_rnn(mlstm_cell, inputs=X,
                                        initial_state=init_state,
-                                       time_major=False, scope='RNN')
+                                       time_major=False, scope='RNN',
+                                       parallel_iterations=1)
     return tf.unstack(outputs, num=timestep_size, axis=1), state
 
 

@@ -184,6 +184,23 @@ def test_dropout_acts_at_every_row_on_the_ways_up_and_not_along_the_rows():
     assert np.abs(one_2.h - other_2.h).max() > 1e-3
 
 
+@pytest.mark.parametrize('dynamic_rnn', [False, True])
+def test_seed_decides_dropout(dynamic_rnn):
+    def weights(seed):
+        with tf.Graph().as_default(), tf.Session() as sess:
+            tf.set_random_seed(seed)
+            m = model.build(hidden_size=64, dynamic_rnn=dynamic_rnn)
+            start(sess)
+            for step in range(20):
+                sess.run(m.train_op, feed(m, 16, 0.5, seed=step))
+            return sess.run(m.W)
+
+    first = weights(1)
+    for _ in range(3):
+        np.testing.assert_array_equal(first, weights(1))
+    assert (first != weights(2)).any()
+
+
 def logits_and_labels(scale):
     random = np.random.RandomState(0)
     return scale * random.randn(6, 10), np.eye(10)[random.randint(10, size=6)]
