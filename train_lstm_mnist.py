@@ -14,7 +14,6 @@ import re
 import sys
 import time
 import urllib.parse
-import warnings
 
 import data
 
@@ -195,8 +194,6 @@ def import_tensorflow():
     """
     # 2 leaves the C++ side's errors and silences its warnings.
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-    # With a numpy past 1.16 the import itself warns.
-    warnings.filterwarnings('ignore', category=FutureWarning)
     try:
         import tensorflow as tf
     except Exception as error:  # a protobuf too new raises a TypeError

@@ -23,7 +23,8 @@ NOWHERE = 'http://127.0.0.1:9/'  # the discard port: nobody listens
 
 
 def pytest_configure(config):
-    # What TensorFlow 1.15 and the packages of its time bring up by themselves.
+    # TensorFlow 1.15's own imports bring these up; numpy silences the second
+    # itself, and pytest takes that back.
     for chatter in ('ignore::DeprecationWarning',
                     'ignore:numpy.ufunc size changed:RuntimeWarning'):
         config.addinivalue_line('filterwarnings', chatter)
@@ -118,9 +119,11 @@ def run(script, *args, cwd=ROOT, **env):
     Returns a CompletedProcess; its error_lines are those of stderr that begin
     with `error:`.
     """
+    env = dict(os.environ, **env)
+    env.pop('TF_CPP_MIN_LOG_LEVEL', None)  # the script is to see to that itself
     done = subprocess.run(
         [sys.executable, os.path.join(ROOT, script), *map(str, args)],
-        cwd=str(cwd), env=dict(os.environ, **env), stdout=subprocess.PIPE,
+        cwd=str(cwd), env=env, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, universal_newlines=True, timeout=300)
     assert 'Traceback' not in done.stderr, done.stderr
     done.error_lines = [line for line in done.stderr.splitlines()

@@ -270,7 +270,7 @@ def stall(handler, name, body):
 
 def drip(handler, name, body):
     send(handler, b'', len(body))
-    for place in range(40):
+    for place in range(100):
         handler.wfile.write(body[place:place + 1])
         time.sleep(0.1)
 
@@ -329,6 +329,7 @@ def test_a_mirror_that_lies_leaves_nothing_and_the_next_is_asked(
     assert isinstance(error, data.NoMirrorError)
     assert str(error).startswith('could not fetch MNIST (%s: ' % lying)
     assert why in str(error) and '\n' not in str(error)
+    assert 'sent 100 of' not in str(error)  # not all that the dripping one had
     assert str(error).endswith(
         'put train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, '
         't10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz into %s, or '

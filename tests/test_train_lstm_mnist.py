@@ -135,6 +135,22 @@ def test_same_seed_same_transcript(layer_num, dynamic_rnn, tmp_path):
     assert (weights['W'] != others['W']).all()
 
 
+def test_flags_reach_the_training(tmp_path):
+    def after_a_step(name, *args):
+        run(SCRIPT, '--dataset', 'digits', '--steps', 1, '--seed', 1, *SMALL,
+            *args, '--run_dir', tmp_path / name)
+        checkpoint = tf.train.load_checkpoint(str(tmp_path / name))
+        return checkpoint.get_tensor('W'), checkpoint.get_tensor('W/Adam')
+
+    W, slot = after_a_step('one')
+    faster, same_slot = after_a_step('faster', '--lr', 0.1)
+    np.testing.assert_array_equal(slot, same_slot)
+    # Adam's first step is one of lr, whatever the gradient, up to its epsilon.
+    np.testing.assert_allclose(np.abs(faster - W).max(), 0.1 - 0.001, rtol=0.01)
+    _, without_dropout = after_a_step('whole', '--keep_prob', 1)
+    assert (slot != without_dropout).any()
+
+
 # Bad flags. Each is answered before TensorFlow is imported.
 
 BAD_FLAGS = [
@@ -320,6 +336,26 @@ def test_device_is_named(devices, capsys):
         config = tf.ConfigProto()
         assert train_lstm_mnist.choose_device(tf, config, device) == name
         assert capsys.readouterr().err == line
+
+
+def test_gpu_memory_is_taken_as_it_is_needed(monkeypatch):
+    from tensorflow.python.client import device_lib
+    seen = []
+
+    def look(config):
+        seen.append(config.gpu_options.allow_growth)
+        return []
+
+    def session(config):
+        look(config)
+        raise data.UserError('seen')
+
+    # TensorFlow keeps to the configuration that a GPU is first opened with.
+    monkeypatch.setattr(device_lib, 'list_local_devices', look)
+    monkeypatch.setattr(tf, 'Session', session)
+    with pytest.raises(data.UserError):
+        train_lstm_mnist.train(tf, train_lstm_mnist.parse_flags([]))
+    assert seen == [True, True]
 
 
 def test_the_libraries_that_are_missing_are_named(devices, capsys, monkeypatch):
