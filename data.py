@@ -125,8 +125,8 @@ def _read_digits(seed):
 def num_train(dataset, data_dir):
     """Returns how many training examples `read_data_sets` will give, an int.
 
-    It looks no further than a header, so as to be quick. Files that are
-    missing or unreadable, which `find_files` will fetch or refuse, count as
+    It looks no further than a header, so as to be quick. A file that is
+    missing or no good, which `find_files` will fetch or refuse, counts as
     MNIST's.
     """
     if dataset == 'digits':
@@ -135,8 +135,8 @@ def num_train(dataset, data_dir):
         with gzip.open(os.path.join(data_dir, TRAIN_IMAGES)) as f:
             _, images = struct.unpack('>2I', f.read(8))
     except (OSError, EOFError, zlib.error, struct.error):
-        images = 60000
-    return max(images - VALIDATION_SIZE, 1)
+        images = 0
+    return (images if images > VALIDATION_SIZE else 60000) - VALIDATION_SIZE
 
 
 def is_mnist(data_dir):

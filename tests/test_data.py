@@ -210,6 +210,7 @@ def test_files_that_do_not_fit_each_other(made_up_dir):
 def test_too_few_images_to_set_some_aside(made_up_dir):
     (made_up_dir / data.TRAIN_IMAGES).write_bytes(idx(np.zeros([5000, 28, 28])))
     (made_up_dir / data.TRAIN_LABELS).write_bytes(idx(np.zeros(5000)))
+    assert data.num_train('mnist', str(made_up_dir)) == 55000
     assert str(error_of(made_up_dir)) == (
         '%s has 5000 images where at least 5001 are needed, 5000 of them for '
         'validation: delete it and run again'
