@@ -7,24 +7,32 @@
 # Both make .venv first, with the Python 3.7 that PYTHON=... names or that is found.
 
 DATA_DIR = MNIST_data
+MIRROR =
+export DATA_DIR MIRROR
 
 .PHONY: train test
 
+# FLAGS that choose the data have the last word, and no digits take its place.
 train: .venv/installed
-	@.venv/bin/python data.py '$(DATA_DIR)' $(MIRROR); \
+ifneq (,$(filter --data_dir% --dataset% --mirror%,$(FLAGS)))
+	@.venv/bin/python train_lstm_mnist.py --data_dir "$$DATA_DIR" $${MIRROR:+--mirror "$$MIRROR"} $(FLAGS)
+else
+	@.venv/bin/python data.py "$$DATA_DIR" $${MIRROR:+"$$MIRROR"}; \
 	case $$? in \
-	0)  .venv/bin/python train_lstm_mnist.py --data_dir '$(DATA_DIR)' $(FLAGS);; \
-	3)  echo 'No mirror gave MNIST. Training on the small digits that come with scikit-learn instead.' >&2; \
+	0)  .venv/bin/python train_lstm_mnist.py --data_dir "$$DATA_DIR" $(FLAGS);; \
+	3)  echo "MNIST is not in $$DATA_DIR, and no mirror gave it. Training on the small digits that come with scikit-learn instead." >&2; \
 	    .venv/bin/python train_lstm_mnist.py --dataset digits $(FLAGS) && \
 	    echo 'That accuracy is on the bundled digits, NOT on MNIST.' >&2;; \
 	*)  exit 1;; \
 	esac
+endif
 
 test: .venv/installed
 	@.venv/bin/python -m pytest -ra tests
 
 # realpath, since `python` may be that of the very .venv that is to be replaced;
-# pip, since the oldest 3.7s bring one that knows none of today's wheels.
+# pip, since the oldest 3.7s bring one that knows none of today's wheels; the
+# import, since another make may have cleared .venv meanwhile.
 .venv/installed: requirements.txt requirements-dev.txt
 	@for candidate in $(if $(PYTHON),'$(PYTHON)',python3.7 python3 python \
 	        "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.7.*/bin/python \
@@ -45,4 +53,5 @@ test: .venv/installed
 	"$$python" -m venv --clear .venv && \
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check pip==24.0 && \
 	.venv/bin/python -m pip install -r requirements-dev.txt >&2 && \
+	TF_CPP_MIN_LOG_LEVEL=2 .venv/bin/python -c 'import pytest, sklearn, tensorflow' && \
 	touch $@

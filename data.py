@@ -15,6 +15,7 @@ import struct
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
 import zlib
@@ -180,9 +181,9 @@ def find_files(data_dir, mirrors=MIRRORS):
         # Else another data set's images would get MNIST's labels.
         if others:
             raise UserError(
-                '%s is missing in %s, where %s is not MNIST\'s: put the same '
-                'data set\'s there, or delete all four files to fetch MNIST'
-                % (', '.join(missing), data_dir, ', '.join(others)))
+                '%s has no %s, and what it has is not MNIST\'s (%s): put in '
+                'what is missing of the same data set, or delete all to fetch '
+                'MNIST' % (data_dir, ', '.join(missing), ', '.join(others)))
         _fetch_files(data_dir, missing, mirrors)
         counts.update({name: _check_file(os.path.join(data_dir, name))
                        for name in missing})
@@ -267,7 +268,7 @@ def _fetch_files(data_dir, missing, mirrors):
     raise NoMirrorError(
         'could not fetch MNIST (%s): put %s into %s, or train on the bundled '
         'digits with --dataset digits'
-        % ('; '.join(failures), ', '.join(FILES), data_dir))
+        % ('; '.join(failures), ', '.join(missing), data_dir))
 
 
 def _reason(error):
@@ -356,17 +357,39 @@ def write_whole(path, body):
                 os.remove(temporary)
             raise
     except OSError as error:
-        raise UserError('cannot write %s (%s): make room or name another '
+        raise UserError('cannot write %s (%s): mend that, or name another '
                         'folder' % (path, error.strerror))
+
+
+def folder(text):
+    """Returns a flag's text if it can name a folder; else tells `argparse`."""
+    if not text:
+        raise argparse.ArgumentTypeError('must be the name of a folder')
+    return text
+
+
+def mirror_url(text):
+    """Returns a flag's text if it can be an address; else tells `argparse`."""
+    try:
+        parts = urllib.parse.urlsplit(text)
+        good = parts.scheme in ('http', 'https') and parts.hostname
+        parts.port  # raises, too
+    except ValueError:
+        good = False
+    if not good or text.split() != [text]:
+        raise argparse.ArgumentTypeError(
+            'must be an address that begins with http:// or https://, not %r'
+            % text)
+    return text
 
 
 def main(argv=None):
     """Finds or fetches the files as argv says; returns the exit status."""
     parser = argparse.ArgumentParser(description="Sees to it that MNIST's four "
                                      'files are in a folder and whole.')
-    parser.add_argument('data_dir', nargs='?', default='MNIST_data',
-                        help='the folder (default: MNIST_data)')
-    parser.add_argument('mirror', nargs='*', default=MIRRORS,
+    parser.add_argument('data_dir', nargs='?', type=folder,
+                        default='MNIST_data', help='the folder (default: MNIST_data)')
+    parser.add_argument('mirror', nargs='*', type=mirror_url, default=MIRRORS,
                         help='where to fetch from (default: %s)'
                         % ', then '.join(MIRRORS))
     args = parser.parse_args(argv)

@@ -82,7 +82,8 @@ def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False):
     train_op = tf.train.AdamOptimizer(lr).minimize(
         cross_entropy, global_step=tf.train.get_or_create_global_step(),
         name='train_op')
-    correct_prediction = tf.equal(tf.argmax(y_pre, 1), tf.argmax(y, 1))
+    correct_prediction = tf.equal(tf.argmax(y_pre, 1), tf.argmax(y, 1),
+                                  name='correct_prediction')
     accuracy = tf.reduce_mean(tf.cast(correct_prediction, tf.float32),
                               name='accuracy')
     return Model(_X, y, batch_size, keep_prob, init_state, outputs, state,
@@ -164,4 +165,4 @@ def mean_cross_entropy(logits, y):
     Returns:
         A scalar of logits' dtype.
     """
-    return -tf.reduce_mean(y * tf.nn.log_softmax(logits), name='cross_entropy')
+    return tf.reduce_mean(-y * tf.nn.log_softmax(logits), name='cross_entropy')

@@ -13,7 +13,6 @@ import platform
 import re
 import sys
 import time
-import urllib.parse
 
 import data
 
@@ -52,9 +51,9 @@ def parse_flags(argv=None):
     flag('--dataset', 'mnist', 'mnist, or the 1,797 small digits that come '
          'with scikit-learn', choices=data.DATASETS)
     flag('--data_dir', 'MNIST_data', "the folder with MNIST's four files; what "
-         'is missing is fetched')
+         'is missing is fetched', type=data.folder)
     parser.add_argument(
-        '--mirror', type=_url,
+        '--mirror', type=data.mirror_url,
         help='where to fetch from (default: %s)' % ', then '.join(data.MIRRORS))
     flag('--device', 'auto', 'where to train; auto takes a GPU if there is one',
          choices=('auto', 'gpu', 'cpu'))
@@ -63,7 +62,7 @@ def parse_flags(argv=None):
         help='makes a run on the same CPU repeatable (default: another draw '
         'every time)')
     parser.add_argument(
-        '--run_dir', default=None,
+        '--run_dir', type=data.folder,
         help='a new folder for the run (default: runs/<date>-<time>)')
     flags = parser.parse_args(argv)
     num_train = data.num_train(flags.dataset, flags.data_dir)
@@ -91,18 +90,6 @@ def _whole(low, high=None):
                        lambda n: n >= low)
     return _number(int, 'a whole number from %d to %d' % (low, high),
                    lambda n: low <= n <= high)
-
-
-def _url(text):
-    try:
-        parts = urllib.parse.urlsplit(text)
-    except ValueError:
-        parts = None
-    if not parts or parts.scheme not in ('http', 'https') or not parts.hostname:
-        raise argparse.ArgumentTypeError(
-            'must be an address that begins with http:// or https://, not %r'
-            % text)
-    return text
 
 
 def train(tf, flags):
@@ -165,8 +152,8 @@ def train(tf, flags):
     try:
         saver.save(sess, os.path.join(run_dir, 'model.ckpt'), flags.steps)
     except (tf.errors.OpError, ValueError) as error:
-        raise data.UserError('cannot write the checkpoint in %s (%s): make '
-                             'room or name another --run_dir'
+        raise data.UserError('cannot write the checkpoint in %s (%s): mend '
+                             'that, or name another --run_dir'
                              % (run_dir, str(error).splitlines()[0]))
     test_accuracy = accuracy(mnist.test.images, mnist.test.labels)
     print('test accuracy %g' % test_accuracy, flush=True)
@@ -299,8 +286,8 @@ def write_json(path, value):
 
 def main(argv=None):
     """Trains as the flags in argv say; returns the exit status."""
-    flags = parse_flags(argv)
     try:
+        flags = parse_flags(argv)
         tf = import_tensorflow()
         try:
             train(tf, flags)
@@ -312,13 +299,14 @@ def main(argv=None):
         print('error: %s' % error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print('stopped; nothing was saved', file=sys.stderr)
+        print('stopped', file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # Python flushes stdout once more as it exits, which would fail again.
+    except OSError as error:
+        # As a rule stdout: a pipe that nothing reads any more, a full disk.
+        # Python flushes it once more as it exits, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print('error: nothing reads stdout any more: redirect it to a file',
-              file=sys.stderr)
+        print('error: cannot read or write %s (%s): mend that and run again'
+              % (error.filename or 'stdout', error.strerror), file=sys.stderr)
         return 1
     return 0
 

@@ -228,9 +228,11 @@ def test_another_data_set_is_not_filled_up_with_mnist(made_up_dir, serve):
     mirror = serve(lambda handler, name: asked.append(name))
     (made_up_dir / data.TRAIN_LABELS).unlink()
     error = error_of(made_up_dir, mirror)
-    assert str(error).startswith(
-        'train-labels-idx1-ubyte.gz is missing in %s' % made_up_dir)
-    assert 'is not MNIST\'s' in str(error)
+    assert str(error) == (
+        '%s has no train-labels-idx1-ubyte.gz, and what it has is not MNIST\'s '
+        '(train-images-idx3-ubyte.gz, t10k-images-idx3-ubyte.gz, '
+        't10k-labels-idx1-ubyte.gz): put in what is missing of the same data '
+        'set, or delete all to fetch MNIST' % made_up_dir)
     assert asked == []
 
 
@@ -357,6 +359,12 @@ def test_only_what_is_missing_is_fetched(published, serve, made_up_dir):
     data.find_files(str(made_up_dir), [NOWHERE])
 
 
+def test_only_what_is_missing_is_asked_for(published, made_up_dir):
+    (made_up_dir / data.TEST_LABELS).unlink()
+    assert ('refused): put t10k-labels-idx1-ubyte.gz into %s, or' % made_up_dir
+            in str(error_of(made_up_dir, NOWHERE)))
+
+
 def test_mirrors_are_asked_in_turn_and_all_are_named(tmp_path, serve):
     refusing = serve(lambda handler, name: handler.send_error(403))
     assert ('%s: HTTP 403 Forbidden; %s: Connection refused'
@@ -371,6 +379,8 @@ def test_data_py_tells_no_mirror_from_what_can_be_mended(tmp_path, made_up_dir):
     line, = done.error_lines
     assert line.startswith('error: could not fetch MNIST (%s: ' % NOWHERE)
     assert run('data.py', made_up_dir, NOWHERE).returncode == 0
+    assert run('data.py', made_up_dir, 'ftp://127.0.0.1/').returncode == 2
+    assert run('data.py', '').returncode == 2
 
 
 def test_a_folder_that_cannot_be_written(published, serve, tmp_path):
@@ -388,7 +398,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(data.UserError) as caught:
         data.write_whole(str(tmp_path / 'file'), b'body')
     assert str(caught.value) == (
-        'cannot write %s (No space left on device): make room or name another '
+        'cannot write %s (No space left on device): mend that, or name another '
         'folder' % (tmp_path / 'file'))
     assert list(tmp_path.iterdir()) == []
 

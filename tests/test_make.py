@@ -17,7 +17,7 @@ from conftest import NOWHERE, ROOT
 STAND_IN = '''#!/bin/sh
 echo "$@" >> {log}
 case "$1 $2" in
--c*) echo {path};;
+"-c import os"*) echo {path};;
 "-m venv") mkdir -p .venv/bin && cp {path} .venv/bin/python;;
 *) test ! -f "$1.status" || exit $(cat "$1.status");;
 esac
@@ -93,6 +93,7 @@ def test_python_is_found_and_installed_to_once(place, project):
         '-m venv --clear .venv',
         '-m pip install --quiet --disable-pip-version-check pip==24.0',
         '-m pip install -r requirements-dev.txt',
+        '-c import pytest, sklearn, tensorflow',
         '-m pytest -ra tests']
     make(project, 'test', *named)
     assert log.read_text().splitlines()[1:] == asked + ['-m pytest -ra tests']
@@ -104,24 +105,42 @@ def test_a_broken_install_is_done_again(project):
     assert make(project, 'test').returncode != 0
     assert 'pytest' not in (project / 'log').read_text()
     (project / '-m.status').unlink()
+    (project / '-c.status').write_text('1')
+    assert make(project, 'test').returncode != 0
+    assert 'pytest -ra' not in (project / 'log').read_text()
+    (project / '-c.status').unlink()
     assert make(project, 'test').returncode == 0
-    assert (project / 'log').read_text().count('venv --clear') == 2
+    assert (project / 'log').read_text().count('venv --clear') == 3
 
 
 @pytest.mark.parametrize('status, trains', [
-    (0, 'train_lstm_mnist.py --data_dir the data --seed 1'),
+    (0, "train_lstm_mnist.py --data_dir it's here --seed 1"),
     (1, None),
+    (2, None),
     (3, 'train_lstm_mnist.py --dataset digits --seed 1')])
 def test_train(status, trains, project):
     stand_in(project / 'bin' / 'python3.7', project / 'log')
     (project / 'data.py.status').write_text(str(status))
-    done = make(project, 'train', 'DATA_DIR=the data', 'MIRROR=http://m/',
+    done = make(project, 'train', "DATA_DIR=it's here", 'MIRROR=http://m/?a&b',
                 'FLAGS=--seed 1')
-    assert (done.returncode == 0) == (status != 1)
+    assert (done.returncode == 0) == (trains is not None)
     asked = (project / 'log').read_text().splitlines()
-    asked = asked[asked.index('data.py the data http://m/') + 1:]
+    asked = asked[asked.index("data.py it's here http://m/?a&b") + 1:]
     assert asked == ([trains] if trains else [])
     assert ('NOT on MNIST' in done.stderr) == (status == 3)
+
+
+@pytest.mark.parametrize('flag', ['--dataset digits', '--data_dir=there',
+                                  '--mirror http://m/'])
+def test_flags_that_choose_the_data_are_not_overruled(flag, project):
+    stand_in(project / 'bin' / 'python3.7', project / 'log')
+    (project / 'data.py.status').write_text('3')
+    (project / 'train_lstm_mnist.py.status').write_text('1')
+    done = make(project, 'train', 'DATA_DIR=here', 'FLAGS=--seed 1 ' + flag)
+    assert done.returncode != 0 and 'MNIST' not in done.stderr
+    assert (project / 'log').read_text().splitlines()[-1] == (
+        'train_lstm_mnist.py --data_dir here --seed 1 ' + flag)
+    assert 'data.py' not in (project / 'log').read_text()
 
 
 def test_train_on_the_bundled_digits_where_no_mirror_answers(project):
@@ -135,7 +154,7 @@ def test_train_on_the_bundled_digits_where_no_mirror_answers(project):
     assert done.stdout.splitlines()[-1].startswith('test accuracy ')
     assert 'error: could not fetch MNIST' in done.stderr
     before, after = done.stderr.split('run directory: ')
-    assert before.count('No mirror gave MNIST.') == 1
+    assert before.count('MNIST is not in MNIST_data, and no mirror') == 1
     assert after.splitlines()[-1] == (
         'That accuracy is on the bundled digits, NOT on MNIST.')
     assert not (project / 'MNIST_data').exists()

@@ -54,6 +54,15 @@ def test_shapes_in_the_graph():
         'W': [256, 10], 'bias': [10]}
 
 
+def test_what_the_tutorial_names_has_that_name_in_the_graph():
+    m = model.build(hidden_size=8)
+    for name in ('images', 'y', 'batch_size', 'keep_prob', 'logits', 'y_pre',
+                 'cross_entropy', 'correct_prediction', 'accuracy'):
+        assert getattr(m, name).name == name + ':0'
+    for name in ('W', 'bias', 'train_op'):
+        assert getattr(m, name).name.split(':')[0] == name
+
+
 @pytest.mark.parametrize('dynamic_rnn', [False, True])
 @pytest.mark.parametrize('layer_num', [1, 2, 3])
 def test_shapes_of_values(layer_num, dynamic_rnn):

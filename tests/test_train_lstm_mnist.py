@@ -189,6 +189,10 @@ BAD_FLAGS = [
      'argument --mirror: must be an address that begins with http:// or'),
     (('--mirror', 'ftp://127.0.0.1/'), 'argument --mirror: must be an address'),
     (('--mirror', 'http://[1/'), 'argument --mirror: must be an address'),
+    (('--mirror', 'http://127.0.0.1:abc/'), 'argument --mirror: must be an'),
+    (('--mirror', 'http://127.0.0.1/a b'), 'argument --mirror: must be an'),
+    (('--data_dir', ''), 'argument --data_dir: must be the name of a folder'),
+    (('--run_dir', ''), 'argument --run_dir: must be the name of a folder'),
     (('--step', '5'), 'unrecognized arguments: --step'),
     (('100',), 'unrecognized arguments: 100'),
     (('--lr',), 'argument --lr: expected one argument'),
@@ -373,41 +377,50 @@ def test_the_libraries_that_are_missing_are_named(devices, capsys, monkeypatch):
         'since CUDA_VISIBLE_DEVICES=-1 shows it no GPU')
 
 
-def test_those_of_cuda_10_0_and_cudnn_7_are_looked_for():
-    assert {'libcudart.so.10.0', 'libcublas.so.10.0', 'libcudnn.so.7',
-            'libcuda.so.1'} < set(train_lstm_mnist.CUDA_LIBRARIES)
-
-
 # Ending early.
 
 def start(*args, cwd, stdout):
     return subprocess.Popen(
         [sys.executable, os.path.join(ROOT, SCRIPT), '--dataset', 'digits',
          *map(str, SMALL), *args], cwd=str(cwd), stdout=stdout,
-        stderr=subprocess.PIPE, universal_newlines=True)
+        stderr=subprocess.PIPE, universal_newlines=True,
+        # What runs in the background of a script ignores SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def test_ctrl_c(tmp_path):
     running = start('--steps', '1000000', cwd=tmp_path, stdout=subprocess.PIPE)
-    for line in running.stdout:
-        if 'step 200,' in line:
-            break
-    running.send_signal(signal.SIGINT)
-    _, stderr = running.communicate(timeout=60)
+    try:
+        for line in running.stdout:
+            if 'step 200,' in line:
+                break
+        running.send_signal(signal.SIGINT)
+        _, stderr = running.communicate(timeout=60)
+    finally:
+        running.kill()
     assert running.returncode == 130
-    assert stderr.splitlines()[-1] == 'stopped; nothing was saved'
+    assert stderr.splitlines()[-1] == 'stopped'
     assert 'Traceback' not in stderr
 
 
-def test_nobody_reads_stdout(tmp_path):
+def closed_pipe():
     ours, theirs = os.pipe()
     os.close(ours)
-    running = start(cwd=tmp_path, stdout=theirs)
-    os.close(theirs)
+    return theirs
+
+
+@pytest.mark.parametrize('stdout, why', [
+    (closed_pipe, 'Broken pipe'),
+    (lambda: os.open('/dev/full', os.O_WRONLY), 'No space left on device')])
+def test_stdout_that_takes_nothing(stdout, why, tmp_path):
+    stdout = stdout()
+    running = start(cwd=tmp_path, stdout=stdout)
+    os.close(stdout)
     _, stderr = running.communicate(timeout=60)
     assert running.returncode == 1
     assert stderr.splitlines()[-1] == (
-        'error: nothing reads stdout any more: redirect it to a file')
+        'error: cannot read or write stdout (%s): mend that and run again'
+        % why)
     assert 'Traceback' not in stderr and 'Exception' not in stderr
 
 
