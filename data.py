@@ -388,7 +388,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description="Sees to it that MNIST's four "
                                      'files are in a folder and whole.')
     parser.add_argument('data_dir', nargs='?', type=folder,
-                        default='MNIST_data', help='the folder (default: MNIST_data)')
+                        default='MNIST_data',
+                        help='the folder (default: MNIST_data)')
     parser.add_argument('mirror', nargs='*', type=mirror_url, default=MIRRORS,
                         help='where to fetch from (default: %s)'
                         % ', then '.join(MIRRORS))

@@ -54,7 +54,9 @@ def make(project, *args):
 def test_no_python_3_7(target, project):
     stand_in(project / 'bin' / 'python3.7', 'log',
              text='#!/bin/sh\necho not here >&2; exit 127\n')
-    stand_in(project / 'bin' / 'python3', 'log', text='#!/bin/sh\nexit 0\n')
+    stand_in(project / 'bin' / 'python3', 'log', text=(
+        '#!/bin/sh\nexec %s -c "import sys; sys.version_info = (3, 8, 0); '
+        'exec(sys.argv[1])" "$2"\n' % sys.executable))
     done = make(project, target)
     assert done.returncode != 0
     assert done.stderr.startswith('error: no Python 3.7 was found ')
@@ -114,18 +116,18 @@ def test_a_broken_install_is_done_again(project):
 
 
 @pytest.mark.parametrize('status, trains', [
-    (0, "train_lstm_mnist.py --data_dir it's here --seed 1"),
+    (0, "train_lstm_mnist.py --data_dir it's  here --seed 1"),
     (1, None),
     (2, None),
     (3, 'train_lstm_mnist.py --dataset digits --seed 1')])
 def test_train(status, trains, project):
     stand_in(project / 'bin' / 'python3.7', project / 'log')
     (project / 'data.py.status').write_text(str(status))
-    done = make(project, 'train', "DATA_DIR=it's here", 'MIRROR=http://m/?a&b',
+    done = make(project, 'train', "DATA_DIR=it's  here", 'MIRROR=http://m/?a&b',
                 'FLAGS=--seed 1')
     assert (done.returncode == 0) == (trains is not None)
     asked = (project / 'log').read_text().splitlines()
-    asked = asked[asked.index("data.py it's here http://m/?a&b") + 1:]
+    asked = asked[asked.index("data.py it's  here http://m/?a&b") + 1:]
     assert asked == ([trains] if trains else [])
     assert ('NOT on MNIST' in done.stderr) == (status == 3)
 

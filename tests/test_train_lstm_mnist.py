@@ -384,6 +384,9 @@ def start(*args, cwd, stdout):
         [sys.executable, os.path.join(ROOT, SCRIPT), '--dataset', 'digits',
          *map(str, SMALL), *args], cwd=str(cwd), stdout=stdout,
         stderr=subprocess.PIPE, universal_newlines=True,
+        # Unbuffered, Python has nothing left to flush as it exits.
+        env={name: value for name, value in os.environ.items()
+             if name != 'PYTHONUNBUFFERED'},
         # What runs in the background of a script ignores SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
