@@ -53,6 +53,28 @@ class NoMirrorError(UserError):
     """No mirror gave the files that are missing."""
 
 
+def import_tensorflow():
+    """Returns the module tensorflow, with all but its errors silenced.
+
+    Raises:
+        UserError: it can't be imported or is not 1.15.
+    """
+    # 2 leaves the C++ side's errors and silences its warnings.
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    try:
+        import tensorflow as tf
+    except Exception as error:  # a protobuf too new raises a TypeError
+        found = '%s: %s' % (type(error).__name__, str(error).split('\n')[0])
+    else:
+        found = 'this is ' + tf.__version__
+    if not found.startswith('this is 1.15.'):
+        raise UserError(
+            'TensorFlow 1.15 is needed (%s): in a Python 3.7, pip install -r '
+            'requirements.txt, or use make train' % found)
+    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
+    return tf
+
+
 def read_data_sets(data_dir, dataset='mnist', mirrors=MIRRORS, seed=None):
     """Reads a data set as the tutorial does, with one-hot labels.
 
@@ -107,20 +129,41 @@ def _read_digits(seed):
     import numpy as np
     from tensorflow.contrib.learn.python.learn.datasets import base, mnist
     digits = load_digits()
-    # MNIST's own recipe: a box of 20 x 20, laid into 28 x 28 so that the
-    # ink's centre of mass comes to the middle (LeCun et al., the MNIST page).
     boxes = ndimage.zoom(digits.images / 16, (1, 2.5, 2.5), order=1)
-    images = np.zeros([len(boxes), 28, 28, 1], np.uint8)
-    for image, box in zip(images, boxes):
-        top, left = np.clip(
-            np.rint(13.5 - np.array(ndimage.center_of_mass(box))), 0, 8
-        ).astype(int)
-        image[top:top + 20, left:left + 20, 0] = np.rint(255 * box)
+    images = np.stack([centre_by_mass(np.rint(255 * box).astype(np.uint8))
+                       for box in boxes])[..., np.newaxis]
     labels = np.eye(10)[digits.target]
     parts = np.split(np.random.RandomState(0).permutation(len(images)),
                      [DIGITS_TRAIN, DIGITS_TRAIN + DIGITS_VALIDATION])
     return base.Datasets(*[mnist.DataSet(images[part], labels[part], seed=seed)
                            for part in parts])
+
+
+def centre_by_mass(box):
+    """Lays a digit into an image as MNIST was made.
+
+    There, a digit's box of 20 x 20 was laid into 28 x 28 so that the centre of
+    mass of its ink came to the middle (LeCun et al., the MNIST page), which is
+    pixel 14 of 0 to 27: it is at 13.5 to 14.5 in all of its 60,000 images.
+
+    Args:
+        box: array [height, width], at most 20 x 20; ink is high, paper 0, and
+            there is some ink.
+
+    Returns:
+        An array [28, 28] of the same dtype. No ink is lost: a box whose mass
+        is far off its middle goes no further than to the edge.
+    """
+    import numpy as np
+    image = np.zeros([28, 28], box.dtype)
+    mass = box.sum(dtype=float)
+    place = []
+    for axis, size in enumerate(box.shape):
+        centre = box.sum(1 - axis, dtype=float) @ np.arange(size) / mass
+        start = int(np.clip(np.rint(14 - centre), 0, 28 - size))
+        place.append(slice(start, start + size))
+    image[tuple(place)] = box
+    return image
 
 
 def num_train(dataset, data_dir):
@@ -140,14 +183,20 @@ def num_train(dataset, data_dir):
     return (images if images > VALIDATION_SIZE else 60000) - VALIDATION_SIZE
 
 
+def fingerprint(dataset, data_dir):
+    """Returns the sha256 of the four files that are read, none for 'digits'."""
+    return [] if dataset == 'digits' else [_sha256(data_dir, name)
+                                           for name in FILES]
+
+
 def is_mnist(data_dir):
     """Returns whether the four files in data_dir are MNIST's, bit for bit."""
-    return all(_is_published(data_dir, name) for name in FILES)
+    return all(_sha256(data_dir, name) == FILES[name][1] for name in FILES)
 
 
-def _is_published(data_dir, name):
+def _sha256(data_dir, name):
     with open(os.path.join(data_dir, name), 'rb') as f:
-        return hashlib.sha256(f.read()).hexdigest() == FILES[name][1]
+        return hashlib.sha256(f.read()).hexdigest()
 
 
 def find_files(data_dir, mirrors=MIRRORS):
@@ -176,7 +225,8 @@ def find_files(data_dir, mirrors=MIRRORS):
     counts = {name: _check_file(os.path.join(data_dir, name))
               for name in present}
     missing = [name for name in FILES if name not in present]
-    others = [name for name in present if not _is_published(data_dir, name)]
+    others = [name for name in present
+              if _sha256(data_dir, name) != FILES[name][1]]
     if missing:
         # Else another data set's images would get MNIST's labels.
         if others:

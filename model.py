@@ -17,10 +17,11 @@ class_num = 10
 Model = collections.namedtuple('Model', [
     'images', 'y', 'batch_size', 'keep_prob', 'init_state', 'outputs', 'state',
     'h_state', 'W', 'bias', 'logits', 'y_pre', 'cross_entropy', 'train_op',
-    'correct_prediction', 'accuracy'])
+    'correct_prediction', 'accuracy', 'averages'])
 
 
-def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False):
+def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False,
+          ema_decay=0.0):
     """Adds the tutorial's graph to the default graph.
 
     Args:
@@ -29,6 +30,8 @@ def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False):
         layer_num: int, LSTM layers; 1 gives the single-layer LSTM.
         dynamic_rnn: bool, unroll with `tf.nn.dynamic_rnn` instead of by hand.
             Variables, checkpoints and outputs are the same.
+        ema_decay: float in [0, 1), the share of the averaged weights that a
+            step leaves as it was; 0 keeps no averages.
 
     Returns:
         A `Model`, whose fields are tensors; n is the number of images fed.
@@ -52,6 +55,9 @@ def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False):
                 `tf.train.get_global_step()` (int64 []).
             correct_prediction: bool [n].
             accuracy: float32 [], the share of correct predictions.
+            averages: a dict from the tensor that the graph reads a weight from
+                to the variable with that weight's moving average; empty
+                without ema_decay. Feed it, evaluated, to use the averages.
     """
     # The tutorial's step 1: hyper-parameters and placeholders.
     batch_size = tf.placeholder(tf.int32, [], name='batch_size')
@@ -60,7 +66,50 @@ def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False):
     y = tf.placeholder(tf.float32, [None, class_num], name='y')
 
     # Step 2: the LSTM.
-    X = tf.reshape(_X, [-1, timestep_size, input_size])
+    init_state, outputs, state = mlstm(_X, batch_size, keep_prob, hidden_size,
+                                       layer_num, dynamic_rnn)
+    h_state = outputs[-1]
+
+    # Step 3: the softmax head, the loss and the optimizer.
+    W, bias = softmax_weights(hidden_size)
+    logits = tf.add(tf.matmul(h_state, W), bias, name='logits')
+    y_pre = tf.nn.softmax(logits, name='y_pre')
+    cross_entropy = mean_cross_entropy(logits, y)
+    global_step = tf.train.get_or_create_global_step()
+    train_op = tf.train.AdamOptimizer(lr).minimize(
+        cross_entropy, global_step=global_step, name='train_op')
+    correct_prediction = tf.equal(tf.argmax(y_pre, 1), tf.argmax(y, 1),
+                                  name='correct_prediction')
+    accuracy = tf.reduce_mean(tf.cast(correct_prediction, tf.float32),
+                              name='accuracy')
+
+    averages = {}
+    if ema_decay:
+        weights = tf.trainable_variables()
+        # The step count lets the first averages, of few steps, forget faster:
+        # a step leaves min(ema_decay, (1 + step) / (10 + step)) as it was.
+        ema = tf.train.ExponentialMovingAverage(ema_decay, global_step)
+        with tf.name_scope('averages'), tf.control_dependencies([train_op]):
+            train_op = ema.apply(weights)
+        averages = {weight.value(): ema.average(weight) for weight in weights}
+    return Model(_X, y, batch_size, keep_prob, init_state, outputs, state,
+                 h_state, W, bias, logits, y_pre, cross_entropy, train_op,
+                 correct_prediction, accuracy, averages)
+
+
+def mlstm(_X, batch_size, keep_prob, hidden_size, layer_num, dynamic_rnn):
+    """The tutorial's step 2: images go through the layers row by row.
+
+    Args:
+        _X: float32 [n, 784].
+        batch_size: int32 [] tensor, n.
+        keep_prob: float32 [] tensor, or the number 1.0 for no dropout.
+        hidden_size, layer_num, dynamic_rnn: as for `build`.
+
+    Returns:
+        init_state, outputs, state: as in `build`'s `Model`.
+    """
+    X = tf.reshape(_X, [-1, timestep_size, input_size], name='X')
     # One cell object a layer: with the tutorial's `[lstm_cell] * layer_num`
     # both layers would own one kernel, and their inputs differ in width.
     mlstm_cell = rnn.MultiRNNCell(
@@ -69,26 +118,7 @@ def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False):
     init_state = mlstm_cell.zero_state(batch_size, dtype=tf.float32)
     unroll = unroll_dynamic if dynamic_rnn else unroll_by_hand
     outputs, state = unroll(mlstm_cell, X, init_state)
-    h_state = outputs[-1]
-
-    # Step 3: the softmax head, the loss and the optimizer.
-    W = tf.Variable(tf.truncated_normal([hidden_size, class_num], stddev=0.1),
-                    dtype=tf.float32, name='W')
-    bias = tf.Variable(tf.constant(0.1, shape=[class_num]), dtype=tf.float32,
-                       name='bias')
-    logits = tf.add(tf.matmul(h_state, W), bias, name='logits')
-    y_pre = tf.nn.softmax(logits, name='y_pre')
-    cross_entropy = mean_cross_entropy(logits, y)
-    train_op = tf.train.AdamOptimizer(lr).minimize(
-        cross_entropy, global_step=tf.train.get_or_create_global_step(),
-        name='train_op')
-    correct_prediction = tf.equal(tf.argmax(y_pre, 1), tf.argmax(y, 1),
-                                  name='correct_prediction')
-    accuracy = tf.reduce_mean(tf.cast(correct_prediction, tf.float32),
-                              name='accuracy')
-    return Model(_X, y, batch_size, keep_prob, init_state, outputs, state,
-                 h_state, W, bias, logits, y_pre, cross_entropy, train_op,
-                 correct_prediction, accuracy)
+    return init_state, outputs, state
 
 
 def lstm_cell(hidden_size, keep_prob):
@@ -100,7 +130,7 @@ def lstm_cell(hidden_size, keep_prob):
     Args:
         hidden_size: int, units.
         keep_prob: float32 [] tensor in (0, 1], the chance of keeping a unit;
-            a kept one is divided by it.
+            a kept one is divided by it. The number 1.0 leaves dropout out.
 
     Returns:
         An `RNNCell`: ([n, in], (c, h)) -> ([n, hidden_size], (c, h)), with
@@ -151,6 +181,18 @@ def unroll_dynamic(mlstm_cell, X, init_state):
     return tf.unstack(outputs, num=timestep_size, axis=1), state
 
 
+def softmax_weights(hidden_size):
+    """Returns the variables of the softmax head.
+
+    W: float32 [hidden_size, 10]; bias: float32 [10].
+    """
+    W = tf.Variable(tf.truncated_normal([hidden_size, class_num], stddev=0.1),
+                    dtype=tf.float32, name='W')
+    bias = tf.Variable(tf.constant(0.1, shape=[class_num]), dtype=tf.float32,
+                       name='bias')
+    return W, bias
+
+
 def mean_cross_entropy(logits, y):
     """The tutorial's loss, `-mean(y * log(softmax(logits)))`.
 
@@ -166,3 +208,26 @@ def mean_cross_entropy(logits, y):
         A scalar of logits' dtype.
     """
     return tf.reduce_mean(-y * tf.nn.log_softmax(logits), name='cross_entropy')
+
+
+def build_export(hidden_size=256, layer_num=2, dynamic_rnn=False):
+    """Adds the graph that a trained network is used with: no dropout, no loss.
+
+    Its variables are named as the weights of `build`, and hold them once they
+    are restored from its checkpoint.
+
+    Args:
+        hidden_size, layer_num, dynamic_rnn: as for `build`.
+
+    Returns:
+        images: placeholder, float32 [n, 784], pixels in [0, 1].
+        rows: float32 [n, 28, 10], the classes' probabilities as the softmax
+            head sees them after each row; the last are the network's answer.
+    """
+    images = tf.placeholder(tf.float32, [None, 784], name='images')
+    _, outputs, _ = mlstm(images, tf.shape(images)[0], 1.0, hidden_size,
+                          layer_num, dynamic_rnn)
+    W, bias = softmax_weights(hidden_size)
+    rows = tf.stack([tf.nn.softmax(tf.matmul(output, W) + bias)
+                     for output in outputs], axis=1, name='rows')
+    return images, rows

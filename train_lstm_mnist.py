@@ -5,13 +5,24 @@ dropout 0.5, 2000 steps of 128 images, and the 10,000 test images at the end.
 Its transcript goes to stdout, and all else to stderr.
 """
 import argparse
+import collections
+import contextlib
 import ctypes
+import fcntl
+import glob
+import importlib.util
+import io
 import itertools
 import json
 import os
 import platform
+import random
 import re
+import shlex
+import shutil
+import signal
 import sys
+import threading
 import time
 
 import data
@@ -26,9 +37,20 @@ CUDA_LIBRARIES = (
     'libcufft.so.10.0', 'libcurand.so.10.0', 'libcusolver.so.10.0',
     'libcusparse.so.10.0', 'libcudnn.so.7')
 
+# What a run that goes on may be given anew; its other flags made it what it is.
+RESUME_FLAGS = ('steps', 'data_dir', 'mirror', 'device', 'log_every',
+                'save_every')
+
 
 def parse_flags(argv=None):
-    """Returns the flags as an `argparse.Namespace`; exits with 2 on bad ones."""
+    """Returns the flags as an `argparse.Namespace`; exits with 2 on bad ones.
+
+    With --resume they are those of the run's config.json, and what argv gives
+    anew.
+
+    Raises:
+        data.UserError: there is no such run, or it can't go on like that.
+    """
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -45,6 +67,9 @@ def parse_flags(argv=None):
     flag('--hidden_size', 256, 'units of an LSTM layer', type=_whole(1, 8192))
     flag('--layer_num', 2, 'LSTM layers', type=_whole(1, 64))
     flag('--steps', 2000, 'training steps', type=_whole(1))
+    flag('--ema_decay', 0.0, 'test and keep a moving average of the weights, of '
+         'which a step leaves this share as it was; 0 is off', type=_number(
+             float, 'a number from 0 to below 1', lambda d: 0 <= d < 1))
     parser.add_argument(
         '--dynamic_rnn', action='store_true',
         help='unroll with tf.nn.dynamic_rnn, not by hand (default: by hand)')
@@ -61,14 +86,76 @@ def parse_flags(argv=None):
         '--seed', type=_whole(0, 2 ** 31 - 2),
         help='makes a run on the same CPU repeatable (default: another draw '
         'every time)')
+    flag('--log_every', 50, 'steps between two notes of loss and accuracy',
+         type=_whole(1))
+    flag('--save_every', 200, 'steps between two checkpoints, of which the last '
+         'three are kept', type=_whole(1))
     parser.add_argument(
         '--run_dir', type=data.folder,
         help='a new folder for the run (default: runs/<date>-<time>)')
+    parser.add_argument(
+        '--resume', metavar='RUN_DIR', type=data.folder,
+        help='goes on with the run in this folder, with its flags; of those, '
+        '%s and --%s may be given anew' % (
+            ', '.join('--' + name for name in RESUME_FLAGS[:-1]),
+            RESUME_FLAGS[-1]))
     flags = parser.parse_args(argv)
+    if flags.resume:
+        if flags.run_dir:
+            parser.error('argument --run_dir: not with --resume, which names '
+                         'the folder itself')
+        flags = _resumed_flags(parser, flags.resume,
+                               sys.argv[1:] if argv is None else argv)
     num_train = data.num_train(flags.dataset, flags.data_dir)
     if flags.batch_size > num_train:
         parser.error('argument --batch_size: must be from 1 to %d, the size of '
                      'the training set, not %d' % (num_train, flags.batch_size))
+    return flags
+
+
+def _resumed_flags(parser, run_dir, argv):
+    path = os.path.join(run_dir, 'config.json')
+
+    def damaged(why):
+        raise data.UserError('%s is damaged (%s): put back a whole one, or begin '
+                             'a new run without --resume' % (path, why))
+
+    try:
+        with open(path) as f:
+            config = json.load(f)
+    except OSError as error:
+        raise data.UserError('--resume %s: cannot read %s (%s): name the '
+                             'directory of a run' % (run_dir, path,
+                                                     error.strerror))
+    except ValueError as error:
+        damaged(error)
+    known = set(vars(parser.parse_args([]))) - {'resume'} | {'data_sha256'}
+    if not isinstance(config, dict) or set(config) != known:
+        damaged('it does not hold what this script writes there')
+    begun_with = []
+    for name, value in config.items():
+        if name not in ('run_dir', 'data_sha256') and value not in (None, False):
+            begun_with.append('--%s%s' % (
+                name, '' if value is True else '=%s' % value))
+
+    wrong_usage, parser.error = parser.error, damaged
+    begun = parser.parse_args(begun_with)
+    parser.error = wrong_usage
+    flags = parser.parse_args(begun_with + argv)
+    try:
+        with open(os.path.join(run_dir, 'result.json')) as f:
+            if json.load(f)['steps'] == flags.steps:
+                raise data.UserError('the run in %s has done its %d steps: name '
+                                     'more with --steps' % (run_dir, flags.steps))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not there, or no word of ours: not done
+    for name, value in vars(begun).items():
+        if (name not in RESUME_FLAGS + ('run_dir', 'resume')
+                and getattr(flags, name) != value):
+            raise data.UserError(
+                'the run in %s was begun with --%s %s: leave out --%s, or begin '
+                'a new run without --resume' % (run_dir, name, value, name))
+    flags.data_sha256 = config['data_sha256']
     return flags
 
 
@@ -99,19 +186,33 @@ def train(tf, flags):
         tf: the module TensorFlow 1.15.
         flags: as `parse_flags` gives them.
 
+    Returns:
+        The exit status: 0, or 130 or 143 after Ctrl-C or SIGTERM.
+
     Raises:
         data.UserError: there is something that the user can mend.
     """
+    for package, version in (('tqdm', '4.67.1'), ('matplotlib', '3.5.3')):
+        if importlib.util.find_spec(package) is None:
+            raise data.UserError('%s is missing: pip install %s==%s'
+                                 % (package, package, version))
     import numpy as np
+    import tqdm
 
     import model
 
     started = time.perf_counter()
+    if flags.resume:
+        claim(flags.resume)
     config = tf.ConfigProto()
     config.gpu_options.allow_growth = True
     device = choose_device(tf, config, flags.device)
     sess = tf.Session(config=config)
 
+    if flags.seed is None:
+        # Drawn here, so that config.json tells it and a run that is resumed
+        # finds its place in the data.
+        flags.seed = random.SystemRandom().randrange(2 ** 31 - 1)
     mnist = data.read_data_sets(
         flags.data_dir, flags.dataset,
         [flags.mirror] if flags.mirror else data.MIRRORS, flags.seed)
@@ -119,80 +220,408 @@ def train(tf, flags):
     dataset = flags.dataset
     if dataset == 'mnist' and not data.is_mnist(flags.data_dir):
         dataset = os.path.abspath(flags.data_dir)
+    data_sha256 = data.fingerprint(flags.dataset, flags.data_dir)
 
-    run_dir = make_run_dir(flags.run_dir)
-    write_json(os.path.join(run_dir, 'config.json'),
-               dict(vars(flags), run_dir=run_dir))
+    if not flags.resume:
+        run_dir = make_run_dir(flags.run_dir)
+    elif data_sha256 == flags.data_sha256:
+        run_dir = flags.resume
+    else:
+        raise data.UserError(
+            '%s does not hold the files that %s was trained on: name the '
+            'folder that does with --data_dir' % (flags.data_dir, flags.resume))
     print('run directory: ' + run_dir, file=sys.stderr)
-
-    tf.set_random_seed(flags.seed)
+    # Moved on with the steps, lest dropout draw again what it began with.
+    tf.set_random_seed(flags.seed + max(checkpoints(run_dir), default=0))
     m = model.build(flags.lr, flags.hidden_size, flags.layer_num,
-                    flags.dynamic_rnn)
-    saver = tf.train.Saver()
+                    flags.dynamic_rnn, flags.ema_decay)
+    saver = tf.train.Saver(max_to_keep=None)
+    step, saved = 0, None
+    if flags.resume:
+        step = saved = restore(tf, sess, saver, run_dir, flags.steps)
+        for _ in range(step):  # to the place in the data
+            mnist.train.next_batch(flags.batch_size)
+    else:
+        sess.run(tf.global_variables_initializer())
+    kept_flags = dict(vars(flags), run_dir=run_dir, data_sha256=data_sha256)
+    del kept_flags['resume']
+    write_json(os.path.join(run_dir, 'config.json'), kept_flags)
+    writer = tf.summary.FileWriter(run_dir)
+    if not flags.resume:
+        writer.add_graph(sess.graph)
+    # TensorBoard forgets what a session that was killed noted of steps to come.
+    writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step + 1)
 
-    def accuracy(images, labels):
-        return sess.run(m.accuracy, feed_dict={
+    def evaluate(images, labels, weights={}):
+        return sess.run((m.accuracy, m.cross_entropy), feed_dict={
             m.images: images, m.y: labels, m.keep_prob: 1.0,
-            m.batch_size: len(images)})
+            m.batch_size: len(images), **weights})
 
-    sess.run(tf.global_variables_initializer())
-    step_seconds = []
-    for i in range(flags.steps):
-        batch = mnist.train.next_batch(flags.batch_size)
-        step_started = time.perf_counter()
-        sess.run(m.train_op, feed_dict={
-            m.images: batch[0], m.y: batch[1], m.keep_prob: flags.keep_prob,
-            m.batch_size: flags.batch_size})
-        step_seconds.append(time.perf_counter() - step_started)
-        if (i + 1) % 200 == 0:
-            print('Iter%d, step %d, training accuracy %g' % (
-                mnist.train.epochs_completed, i + 1, accuracy(*batch)),
-                flush=True)
+    def averages():
+        return dict(zip(m.averages, sess.run(list(m.averages.values()))))
 
-    try:
-        saver.save(sess, os.path.join(run_dir, 'model.ckpt'), flags.steps)
-    except (tf.errors.OpError, ValueError) as error:
-        raise data.UserError('cannot write the checkpoint in %s (%s): mend '
-                             'that, or name another --run_dir'
-                             % (run_dir, str(error).splitlines()[0]))
-    test_accuracy = accuracy(mnist.test.images, mnist.test.labels)
-    print('test accuracy %g' % test_accuracy, flush=True)
-    validation_accuracy = accuracy(mnist.validation.images,
-                                   mnist.validation.labels)
+    def note(scalars):
+        writer.add_summary(tf.Summary(value=[
+            tf.Summary.Value(tag=tag, simple_value=value)
+            for tag, value in scalars.items()]), step)
+        writer.flush()
+
+    def note_validation():
+        accuracy, loss = evaluate(mnist.validation.images,
+                                  mnist.validation.labels, averages())
+        note({'accuracy/validation': accuracy, 'loss/validation': loss})
+        return accuracy
+
+    step_seconds, losses = [], []
+    with stop_signals() as stopped:
+        with tqdm.tqdm(desc='training', total=flags.steps, initial=step,
+                       unit=' steps', dynamic_ncols=True, disable=None) as bar:
+            while step < flags.steps and not stopped:
+                batch = mnist.train.next_batch(flags.batch_size)
+                step_started = time.perf_counter()
+                loss, _ = sess.run([m.cross_entropy, m.train_op], feed_dict={
+                    m.images: batch[0], m.y: batch[1],
+                    m.keep_prob: flags.keep_prob,
+                    m.batch_size: flags.batch_size})
+                step_seconds.append(time.perf_counter() - step_started)
+                step += 1
+                losses.append(loss)
+                bar.update()
+                transcribe = step % 200 == 0
+                log = step % flags.log_every == 0 or step == flags.steps
+                if transcribe or log:
+                    accuracy, _ = evaluate(*batch)
+                if transcribe:
+                    bar.write('Iter%d, step %d, training accuracy %g' % (
+                        mnist.train.epochs_completed, step, accuracy))
+                    sys.stdout.flush()
+                if log:
+                    rate = 1 / np.mean(step_seconds[-len(losses):])
+                    loss, losses = np.mean(losses), []
+                    note({'accuracy/training': accuracy,
+                          'loss/training': loss, 'steps_per_second': rate})
+                    bar.set_postfix(loss='%.4f' % loss,
+                                    accuracy='%.3f' % accuracy)
+                    if bar.disable:
+                        print('step %d of %d, %.1f steps/s, loss %.4f, '
+                              'accuracy %.3f' % (step, flags.steps, rate, loss,
+                                                 accuracy), file=sys.stderr)
+                if step % flags.save_every == 0 and step < flags.steps:
+                    save(tf, sess, saver, run_dir, step)
+                    saved = step
+                    if not stopped:
+                        note_validation()
+        if saved != step:
+            save(tf, sess, saver, run_dir, step)
+        if not stopped:
+            test_accuracy, _ = evaluate(mnist.test.images, mnist.test.labels,
+                                        averages())
+            validation_accuracy = note_validation()
+        if stopped:
+            print('stopped after step %d; to go on from there:\n%s' % (
+                step, ' '.join(map(shlex.quote, [
+                    sys.executable, sys.argv[0], '--resume', run_dir]))),
+                  file=sys.stderr)
+            return 128 + stopped[0]
+        print('test accuracy %g' % test_accuracy, flush=True)
+        note({'accuracy/test': test_accuracy})
+        export(tf, config, flags, run_dir)
+        draw_curves(read_points(tf, run_dir), os.path.join(run_dir, 'curves.png'))
+    # Last, since it says that the run is done.
     write_json(os.path.join(run_dir, 'result.json'), {
         'dataset': dataset,
         'steps': flags.steps,
+        'resumed_from_step': flags.steps - len(step_seconds),
         'test_accuracy': float('%g' % test_accuracy),
         'validation_accuracy': float('%g' % validation_accuracy),
-        'median_step_seconds': float(np.median(step_seconds)),
+        'median_step_seconds': (float(np.median(step_seconds))
+                                if step_seconds else None),
         'seconds': time.perf_counter() - started,
         'device': device,
         'versions': {'python': platform.python_version(),
                      'tensorflow': tf.__version__, 'numpy': np.__version__},
     })
     sess.close()
+    return 0
 
 
-def import_tensorflow():
-    """Returns the module tensorflow, with all but its errors silenced.
+def claim(run_dir):
+    """Takes a folder for this process, until it ends, however it ends.
 
     Raises:
-        data.UserError: it can't be imported or is not 1.15.
+        data.UserError: a running training has it.
     """
-    # 2 leaves the C++ side's errors and silences its warnings.
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    folder = os.open(run_dir, os.O_RDONLY)
     try:
-        import tensorflow as tf
-    except Exception as error:  # a protobuf too new raises a TypeError
-        found = '%s: %s' % (type(error).__name__, str(error).split('\n')[0])
-    else:
-        found = 'this is ' + tf.__version__
-    if not found.startswith('this is 1.15.'):
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise data.UserError('%s is in use by a training that is running: wait '
+                             'for it, or stop it' % run_dir)
+
+
+@contextlib.contextmanager
+def stop_signals():
+    """Gives a list that Ctrl-C (SIGINT) or SIGTERM adds its number to.
+
+    A second one of either ends the process at once, with 128 + its number.
+    """
+    stopped = []
+    # Python calls its handlers between two steps only, and a step can be long;
+    # what wakes the pipe up comes through at any time.
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+
+    def watch():
+        for number, in iter(lambda: os.read(reading, 1), b''):
+            if stopped:
+                os._exit(128 + number)
+            stopped.append(number)
+            print('\nstopping after this step; a second time stops at once',
+                  file=sys.stderr)
+        os.close(reading)
+
+    handlers = {number: signal.signal(number, lambda number, frame: None)
+                for number in (signal.SIGINT, signal.SIGTERM)}
+    wakeup = signal.set_wakeup_fd(writing)
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield stopped
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        os.close(writing)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def checkpoints(run_dir):
+    """Returns the steps of the checkpoints in a folder, the latest first."""
+    found = [re.fullmatch(r'model\.ckpt-(\d+)\.index', name)
+             for name in os.listdir(run_dir)]
+    return sorted((int(match[1]) for match in found if match), reverse=True)
+
+
+def save(tf, sess, saver, run_dir, step):
+    """Writes a checkpoint, whole or not at all, and keeps the last three.
+
+    Args:
+        tf: the module TensorFlow.
+        sess: `tf.Session`, whose variables are saved.
+        saver: `tf.train.Saver` that leaves the old checkpoints alone.
+        run_dir: str; the files are its model.ckpt-<step>.*.
+        step: int.
+
+    Raises:
+        data.UserError: the system says no; earlier checkpoints are kept.
+    """
+    with aside(tf, run_dir, 'model.ckpt-%d' % step) as saving:
+        saver.save(sess, os.path.join(saving, 'model.ckpt'), step,
+                   write_meta_graph=False, write_state=False)
+        # .data before .index: a checkpoint that has the latter is whole.
+        for part in sorted(os.listdir(saving)):
+            sync(os.path.join(saving, part))
+            os.replace(os.path.join(saving, part), os.path.join(run_dir, part))
+        sync(run_dir)
+        steps = checkpoints(run_dir)
+        # What tf.train.latest_checkpoint reads.
+        data.write_whole(os.path.join(run_dir, 'checkpoint'), ''.join(
+            '%s: "model.ckpt-%d"\n' % pair for pair in [
+                ('model_checkpoint_path', steps[0])] + [
+                ('all_model_checkpoint_paths', kept)
+                for kept in steps[2::-1]]).encode())
+        for old in steps[3:]:
+            for path in sorted(glob.glob(os.path.join(
+                    glob.escape(run_dir), 'model.ckpt-%d.*' % old)))[::-1]:
+                os.remove(path)
+
+
+@contextlib.contextmanager
+def aside(tf, run_dir, what):
+    """Gives a folder in run_dir for files that are not whole yet; removes it.
+
+    Args:
+        tf: the module TensorFlow.
+        run_dir: str.
+        what: str, the name of what is written.
+
+    Raises:
+        data.UserError: the system said no.
+    """
+    folder = os.path.join(run_dir, 'saving')
+    try:
+        if os.path.exists(folder):  # left by a process that died
+            shutil.rmtree(folder)
+        os.mkdir(folder)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+    except (tf.errors.OpError, OSError, ValueError) as error:
         raise data.UserError(
-            'TensorFlow 1.15 is needed (%s): in a Python 3.7, pip install -r '
-            'requirements.txt, or use make train' % found)
-    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
-    return tf
+            'cannot write %s in %s (%s): mend that and go on with --resume %s'
+            % (what, run_dir, str(error).splitlines()[0], run_dir))
+
+
+def sync(path):
+    """Has the system write a file or a folder out, against a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def restore(tf, sess, saver, run_dir, steps):
+    """Restores the latest checkpoint that is whole.
+
+    Args:
+        tf: the module TensorFlow.
+        sess: `tf.Session`, whose variables are restored.
+        saver: `tf.train.Saver`.
+        run_dir: str.
+        steps: int, how far the run is to go.
+
+    Returns:
+        int, the step that it was saved after.
+
+    Raises:
+        data.UserError: there is none, it is another model's, or it is past
+            steps.
+    """
+    model_shapes = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
+    damaged = []
+    for step in checkpoints(run_dir):
+        path = os.path.join(run_dir, 'model.ckpt-%d' % step)
+        try:
+            shapes = tf.train.load_checkpoint(path).get_variable_to_shape_map()
+            if shapes != model_shapes:
+                raise data.UserError(
+                    '%s is of another model than config.json beside it says: '
+                    'put back the files of one run' % path)
+            saver.restore(sess, path)
+        except (tf.errors.OpError, ValueError) as error:
+            why = str(error).split('Original error:\n\n')[-1].splitlines()[0]
+            damaged.append('%s is damaged (%s)' % (path, why))
+            continue
+        for why in damaged:
+            print('warning: ' + why, file=sys.stderr)
+        if step > steps:
+            raise data.UserError('the run in %s has %d steps behind it: name '
+                                 'more with --steps' % (run_dir, step))
+        print('going on from step %d' % step, file=sys.stderr)
+        return step
+    raise data.UserError(
+        'nothing to go on from, %s: begin a new run without --resume'
+        % ('; '.join(damaged) or 'as %s has no checkpoint yet' % run_dir))
+
+
+def export(tf, config, flags, run_dir):
+    """Writes saved_model/, the trained network for use, from the checkpoint.
+
+    Its signature serving_default takes images, float32 [n, 784] in [0, 1], and
+    gives probabilities, float32 [n, 10], and classes, int64 [n]; the signature
+    rows gives probabilities [n, 28, 10], those after each row. With
+    flags.ema_decay the weights are the averages.
+
+    Args:
+        tf: the module TensorFlow.
+        config: `tf.ConfigProto`.
+        flags: as `parse_flags` gives them.
+        run_dir: str.
+
+    Raises:
+        data.UserError: the system says no.
+    """
+    import model
+    with aside(tf, run_dir, 'saved_model') as saving, \
+            tf.Graph().as_default(), tf.Session(config=config) as sess:
+        images, rows = model.build_export(flags.hidden_size, flags.layer_num,
+                                          flags.dynamic_rnn)
+        names = None
+        if flags.ema_decay:
+            names = tf.train.ExponentialMovingAverage(
+                flags.ema_decay).variables_to_restore()
+        tf.train.Saver(names).restore(
+            sess, os.path.join(run_dir, 'model.ckpt-%d' % flags.steps))
+        whole = os.path.join(saving, 'saved_model')
+        builder = tf.saved_model.Builder(whole)
+        signature = tf.saved_model.predict_signature_def
+        builder.add_meta_graph_and_variables(
+            sess, [tf.saved_model.SERVING], {
+                'serving_default': signature({'images': images}, {
+                    'probabilities': rows[:, -1],
+                    'classes': tf.argmax(rows[:, -1], 1)}),
+                'rows': signature({'images': images}, {'probabilities': rows})})
+        builder.save()
+        for folder, _, files in os.walk(whole):
+            for name in files:
+                sync(os.path.join(folder, name))
+        place = os.path.join(run_dir, 'saved_model')
+        if os.path.exists(place):  # that of fewer steps
+            os.rename(place, os.path.join(saving, 'old'))
+        os.rename(whole, place)
+
+
+def read_points(tf, run_dir):
+    """Reads back what all sessions of a run noted for TensorBoard.
+
+    Returns:
+        {tag: {step: value}}, steps int and values float.
+    """
+    points = collections.defaultdict(dict)
+    for path in sorted(glob.glob(os.path.join(glob.escape(run_dir),
+                                              'events.out.tfevents.*'))):
+        try:
+            for event in tf.train.summary_iterator(path):
+                if event.session_log.status == tf.SessionLog.START:
+                    for tag in points:
+                        points[tag] = {step: value for step, value
+                                       in points[tag].items()
+                                       if step < event.step}
+                for value in event.summary.value:
+                    points[value.tag][event.step] = value.simple_value
+        except tf.errors.DataLossError:  # the end of one that was killed
+            continue
+    return points
+
+
+def draw_curves(points, path):
+    """Draws loss and accuracy over the steps.
+
+    Args:
+        points: as `read_points` gives them.
+        path: str, the PNG file to write.
+
+    Raises:
+        data.UserError: the system says no.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
+    figure = Figure(figsize=(8, 6), dpi=100, tight_layout=True)
+    FigureCanvasAgg(figure)
+    plots = dict(zip(('loss', 'accuracy'), figure.subplots(2, sharex=True)))
+    for name, axes in plots.items():
+        for part, style in (('training', '.-'), ('validation', 'o-')):
+            axes.plot(*zip(*sorted(points[name + '/' + part].items())), style,
+                      label=part)
+        axes.set_ylabel(name)
+        axes.grid(alpha=0.3)
+    plots['loss'].set_yscale('log')
+    plots['loss'].legend(['training, with dropout', 'validation, without'])
+    plots['loss'].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    plots['loss'].yaxis.set_major_formatter('{x:g}')
+    plots['loss'].yaxis.set_minor_locator(NullLocator())
+    step, test = max(points['accuracy/test'].items())
+    plots['accuracy'].plot(step, test, 'k*', markersize=12,
+                           label='test: %g' % test)
+    # The first steps, far below, would leave the others no room.
+    plots['accuracy'].set_ylim(
+        bottom=min(points['accuracy/validation'].values()) - 0.02)
+    plots['accuracy'].set_xlabel('step')
+    plots['accuracy'].legend(loc='lower right')
+    png = io.BytesIO()
+    figure.savefig(png, format='png')
+    data.write_whole(path, png.getvalue())
 
 
 def choose_device(tf, config, device):
@@ -251,7 +680,7 @@ def why_no_gpu(tf):
 
 
 def make_run_dir(path):
-    """Makes the folder for a run and returns its path.
+    """Makes the folder for a run, claims it and returns its path.
 
     Args:
         path: str, which must not exist or be empty; None for a new
@@ -263,6 +692,7 @@ def make_run_dir(path):
     try:
         if path is not None:
             os.makedirs(path, exist_ok=True)
+            claim(path)
             if os.listdir(path):
                 raise data.UserError('the folder %s is not empty: name a new '
                                      'one with --run_dir' % path)
@@ -272,6 +702,7 @@ def make_run_dir(path):
             try:
                 path = now if again == 1 else '%s-%d' % (now, again)
                 os.makedirs(path)
+                claim(path)
                 return path
             except FileExistsError:  # another run began this second
                 continue
@@ -286,11 +717,13 @@ def write_json(path, value):
 
 def main(argv=None):
     """Trains as the flags in argv say; returns the exit status."""
+    # Python 3.7 would hold back what goes to a log file.
+    sys.stderr.reconfigure(line_buffering=True)
     try:
         flags = parse_flags(argv)
-        tf = import_tensorflow()
+        tf = data.import_tensorflow()
         try:
-            train(tf, flags)
+            return train(tf, flags)
         except tf.errors.ResourceExhaustedError as error:
             raise data.UserError('out of memory (%s): lower --batch_size, '
                                  '--hidden_size or --layer_num'
@@ -308,7 +741,6 @@ def main(argv=None):
         print('error: cannot read or write %s (%s): mend that and run again'
               % (error.filename or 'stdout', error.strerror), file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == '__main__':

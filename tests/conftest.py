@@ -104,6 +104,19 @@ def serve():
         server.server_close()
 
 
+@pytest.fixture(scope='session')
+def digits_run(tmp_path_factory):
+    """A run that is done, of 500 steps on the bundled digits, with averages."""
+    run_dir = tmp_path_factory.mktemp('digits') / 'run'
+    done = run('train_lstm_mnist.py', '--dataset', 'digits', '--seed', 1,
+               '--hidden_size', 32, '--ema_decay', 0.98, '--save_every', 100,
+               '--steps', 500, '--device', 'cpu', '--run_dir', run_dir)
+    assert done.returncode == 0, done.stderr
+    run_dir.joinpath('stdout').write_text(done.stdout)
+    run_dir.joinpath('stderr').write_text(done.stderr)
+    return run_dir
+
+
 def send(handler, body, length=None):
     """Answers a request with 200 and body, of the length that it claims."""
     handler.send_response(200)

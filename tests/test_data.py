@@ -92,8 +92,8 @@ def test_digits():
         rows = (images.sum(2) @ np.arange(28)) / ink
         columns = (images.sum(1) @ np.arange(28)) / ink
         # Laid by whole pixels, as MNIST's are.
-        assert np.abs(rows - 13.5).max() < 0.51
-        assert np.abs(columns - 13.5).max() < 0.51
+        assert np.abs(rows - 14).max() < 0.51
+        assert np.abs(columns - 14).max() < 0.51
         high, wide = (images.any(axis).sum(1) for axis in (2, 1))
         assert high.max() == 20 and wide.max() <= 20
     labels = np.concatenate([part.labels.argmax(1) for part in digits])

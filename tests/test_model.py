@@ -276,3 +276,80 @@ def test_a_step_is_counted():
         for _ in range(3):
             sess.run(m.train_op, feed(m, 4))
         assert sess.run(tf.train.get_global_step()) == 3
+
+
+@pytest.mark.parametrize('ema_decay', [0.5, 0.995])
+def test_averages_follow_the_weights(ema_decay):
+    m = model.build(hidden_size=8, ema_decay=ema_decay)
+    names = [v.op.name for v in tf.trainable_variables()]
+    assert sorted(v.op.name for v in m.averages.values()) == sorted(
+        name + '/ExponentialMovingAverage' for name in names)
+    with tf.Session() as sess:
+        start(sess)
+        expected = sess.run(tf.trainable_variables())
+        for step in range(1, 21):
+            sess.run(m.train_op, feed(m, 6, keep_prob=0.5, seed=step))
+            assert sess.run(tf.train.get_global_step()) == step
+            decay = min(ema_decay, (1 + step) / (10 + step))
+            expected = [decay * average + (1 - decay) * weight
+                        for average, weight in zip(
+                            expected, sess.run(tf.trainable_variables()))]
+        averages = sess.run({average.op.name: average
+                             for average in m.averages.values()})
+        for name, value in zip(names, expected):
+            np.testing.assert_allclose(
+                averages[name + '/ExponentialMovingAverage'], value,
+                rtol=1e-5, atol=1e-7)
+
+        # Fed, they are what the graph computes with.
+        fed = feed(m, 4)
+        before = sess.run(m.logits, fed)
+        fed.update({tensor: sess.run(average)
+                    for tensor, average in m.averages.items()})
+        with_averages = sess.run(m.logits, fed)
+        assert (before != with_averages).any()
+        sess.run([v.assign(value) for v, value in zip(
+            tf.trainable_variables(), expected)])
+        np.testing.assert_allclose(sess.run(m.logits, feed(m, 4)),
+                                   with_averages, rtol=1e-4, atol=1e-6)
+
+
+def test_averages_change_nothing_of_the_training():
+    weights = []
+    for ema_decay in (0, 0.9):
+        with tf.Graph().as_default(), tf.Session() as sess:
+            tf.set_random_seed(1)
+            m = model.build(hidden_size=8, ema_decay=ema_decay)
+            assert bool(m.averages) == bool(ema_decay)
+            start(sess)
+            for seed in range(3):
+                sess.run(m.train_op, feed(m, 6, keep_prob=0.5, seed=seed))
+            weights.append(sess.run(tf.trainable_variables()))
+    for without, with_averages in zip(*weights):
+        np.testing.assert_array_equal(without, with_averages)
+
+
+@pytest.mark.parametrize('dynamic_rnn', [False, True])
+def test_export_is_the_trained_network_after_each_row(dynamic_rnn, tmp_path):
+    def dropout_or_training():
+        return [op for op in tf.get_default_graph().get_operations()
+                if 'dropout/' in op.name or op.type == 'ApplyAdam']
+
+    m = model.build(hidden_size=8)
+    assert len(dropout_or_training()) > 28 * 2
+    fed = feed(m, 5)
+    with tf.Session() as sess:
+        outputs, y_pre, W, bias = start(sess).run(
+            [m.outputs, m.y_pre, m.W, m.bias], fed)
+        path = tf.train.Saver().save(sess, str(tmp_path / 'model.ckpt'))
+    with tf.Graph().as_default(), tf.Session() as sess:
+        images, rows = model.build_export(8, dynamic_rnn=dynamic_rnn)
+        assert rows.shape.as_list() == [None, 28, 10]
+        tf.train.Saver().restore(sess, path)
+        rows = sess.run(rows, {images: fed[m.images]})
+        assert not dropout_or_training()
+    np.testing.assert_allclose(rows[:, -1], y_pre, rtol=1e-5)
+    for row, output in enumerate(outputs):
+        scores = np.exp(output @ W + bias)
+        np.testing.assert_allclose(
+            rows[:, row], scores / scores.sum(1, keepdims=True), rtol=1e-4)

@@ -1,10 +1,19 @@
+import fcntl
+import gzip
+import importlib.util
 import json
 import os
+import pty
 import re
+import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import termios
 import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -12,6 +21,7 @@ import tensorflow as tf
 
 import data
 import model
+import torture
 import train_lstm_mnist
 from conftest import NOWHERE, ROOT, run, send
 
@@ -26,7 +36,7 @@ def extracting(folder):
 
 def test_transcript_and_run_directory_on_mnist(mnist_dir, tmp_path):
     done = run(SCRIPT, '--data_dir', mnist_dir, '--steps', 1000, *SMALL,
-               cwd=tmp_path)
+               '--log_every', 100, '--save_every', 300, cwd=tmp_path)
     assert done.returncode == 0
     *start, test = done.stdout.splitlines()
     assert start[:5] == extracting(mnist_dir) + ['(55000, 784)']
@@ -39,25 +49,41 @@ def test_transcript_and_run_directory_on_mnist(mnist_dir, tmp_path):
     test_accuracy = float(re.fullmatch(r'test accuracy (\S+)', test)[1])
     assert (test_accuracy * 10000).is_integer()
 
-    device, told = [line for line in done.stderr.splitlines()
-                    if not re.match(r'\d{4}-\d\d-\d\d .*: E ', line)]
+    device, told, *progress = [
+        line for line in done.stderr.splitlines()
+        if not re.match(r'\d{4}-\d\d-\d\d .*: E ', line)]
     assert device == 'training on the CPU, as --device cpu asks'
+    # On no terminal, a line every --log_every steps and nothing else.
+    assert len(progress) == 10
+    for i, line in enumerate(progress, 1):
+        assert re.fullmatch(
+            r'step %d of 1000, \d+\.\d steps/s, loss 0\.\d{4}, accuracy '
+            r'\d\.\d{3}' % (100 * i), line)
     run_dir = tmp_path / re.fullmatch(
         r'run directory: (runs/\d{8}-\d{6})', told)[1]
-    assert sorted(f.name for f in run_dir.iterdir()) == [
-        'checkpoint', 'config.json', 'model.ckpt-1000.data-00000-of-00001',
-        'model.ckpt-1000.index', 'model.ckpt-1000.meta', 'result.json']
-    assert json.loads((run_dir / 'config.json').read_text()) == {
+    assert sorted(re.sub('tfevents.*', 'tfevents', f.name)
+                  for f in run_dir.iterdir()) == [
+        'checkpoint', 'config.json', 'curves.png', 'events.out.tfevents',
+        'model.ckpt-1000.data-00000-of-00001', 'model.ckpt-1000.index',
+        'model.ckpt-600.data-00000-of-00001', 'model.ckpt-600.index',
+        'model.ckpt-900.data-00000-of-00001', 'model.ckpt-900.index',
+        'result.json', 'saved_model']
+    config = json.loads((run_dir / 'config.json').read_text())
+    assert config.pop('seed') in range(2 ** 31 - 1)
+    assert config == {
         'lr': 1e-3, 'batch_size': 16, 'keep_prob': 0.5, 'hidden_size': 8,
-        'layer_num': 2, 'steps': 1000, 'dynamic_rnn': False,
+        'layer_num': 2, 'steps': 1000, 'ema_decay': 0.0, 'dynamic_rnn': False,
         'dataset': 'mnist', 'data_dir': mnist_dir, 'mirror': None,
-        'device': 'cpu', 'seed': None,
-        'run_dir': str(run_dir.relative_to(tmp_path))}
+        'device': 'cpu', 'log_every': 100, 'save_every': 300,
+        'run_dir': str(run_dir.relative_to(tmp_path)),
+        'data_sha256': [sha256 for _, sha256 in data.FILES.values()]}
     result = json.loads((run_dir / 'result.json').read_text())
     assert result['test_accuracy'] == test_accuracy
     assert 0 < result['median_step_seconds'] < result['seconds'] / 1000
-    assert {key: result[key] for key in ('dataset', 'steps', 'device')} == {
-        'dataset': 'mnist', 'steps': 1000, 'device': 'CPU'}
+    assert {key: result[key] for key in (
+        'dataset', 'steps', 'resumed_from_step', 'device')} == {
+            'dataset': 'mnist', 'steps': 1000, 'resumed_from_step': 0,
+            'device': 'CPU'}
     assert result['versions'] == {'python': '%d.%d.%d' % sys.version_info[:3],
                                   'tensorflow': tf.__version__,
                                   'numpy': np.__version__}
@@ -100,9 +126,10 @@ def test_defaults_are_the_tutorials():
     flags = vars(train_lstm_mnist.parse_flags([]))
     assert flags == {
         'lr': 1e-3, 'batch_size': 128, 'keep_prob': 0.5, 'hidden_size': 256,
-        'layer_num': 2, 'steps': 2000, 'dynamic_rnn': False,
+        'layer_num': 2, 'steps': 2000, 'ema_decay': 0.0, 'dynamic_rnn': False,
         'dataset': 'mnist', 'data_dir': 'MNIST_data', 'mirror': None,
-        'device': 'auto', 'seed': None, 'run_dir': None}
+        'device': 'auto', 'seed': None, 'log_every': 50, 'save_every': 200,
+        'run_dir': None, 'resume': None}
     shown = ' '.join(run(SCRIPT, '--help').stdout.split())
     for name, value in flags.items():
         assert '--' + name in shown
@@ -151,6 +178,191 @@ def test_flags_reach_the_training(tmp_path):
     assert (slot != without_dropout).any()
 
 
+# What a run shows and leaves.
+
+def test_bar_on_a_terminal(tmp_path):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('4H', 24, 120, 0, 0))
+    running = start(*QUICK, '--steps', 400, cwd=tmp_path, stderr=theirs,
+                    stdout=subprocess.PIPE)
+    os.close(theirs)
+    shown = b''
+    try:
+        while True:
+            shown += os.read(ours, 4096)
+    except OSError:  # the other end is closed
+        os.close(ours)
+    stdout, _ = running.communicate()
+    assert running.returncode == 0
+    assert re.fullmatch(r'\(1257, 784\)\n'
+                        r'Iter15, step 200, training accuracy \S+\n'
+                        r'Iter31, step 400, training accuracy \S+\n'
+                        r'test accuracy \S+\n', stdout)
+    last = re.split('[\r\n]+', shown.decode().strip())[-1]
+    assert re.fullmatch(
+        r'training: 100%\|.*\| 400/400 \[\d\d:\d\d<00:00, +\d+\.\d+ steps/s, '
+        r'accuracy=\d\.\d{3}, loss=\d\.\d{4}\]', last), last
+    assert 'step 50 of' not in shown.decode()
+
+
+def test_tensorboard_shows_what_the_transcript_and_the_result_say(digits_run):
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        address = 'http://127.0.0.1:%d/data/' % free.getsockname()[1]
+    board = subprocess.Popen(
+        [sys.executable, '-m', 'tensorboard.main', '--logdir',
+         str(digits_run.parent), '--host', '127.0.0.1',
+         '--port', address.split(':')[2].split('/')[0]],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def get(path):
+        with urllib.request.urlopen(address + path, timeout=10) as answer:
+            return answer.read().decode()
+
+    def scalars(tag):
+        return {step: value for _, step, value in json.loads(get(
+            'plugin/scalars/scalars?run=run&tag=' + tag))}
+
+    try:
+        for _ in range(300):
+            assert board.poll() is None
+            try:
+                if 'accuracy/test' in get('plugin/scalars/tags'):
+                    break
+            except OSError:  # not up yet
+                pass
+            time.sleep(0.2)
+        result = json.loads((digits_run / 'result.json').read_text())
+        approx = pytest.approx
+        assert scalars('accuracy/test') == {
+            500: approx(result['test_accuracy'], abs=1e-6)}
+        validation = scalars('accuracy/validation')
+        assert sorted(validation) == [100, 200, 300, 400, 500]
+        assert validation[500] == approx(result['validation_accuracy'],
+                                         abs=1e-6)
+        training = scalars('accuracy/training')
+        assert sorted(training) == list(range(50, 501, 50))
+        told = re.findall(r'step (\d+), training accuracy (\S+)',
+                          (digits_run / 'stdout').read_text())
+        assert [step for step, _ in told] == ['200', '400']
+        for step, accuracy in told:
+            assert training[int(step)] == approx(float(accuracy), abs=1e-6)
+        noted = {int(step): (float(rate), float(loss)) for step, rate, loss in
+                 re.findall(r'step (\d+) of 500, (\S+) steps/s, loss (\S+),',
+                            (digits_run / 'stderr').read_text())}
+        losses, rates = scalars('loss/training'), scalars('steps_per_second')
+        assert sorted(noted) == sorted(losses) == sorted(rates)
+        for step in noted:
+            assert noted[step] == (approx(rates[step], abs=0.1),
+                                   approx(losses[step], abs=1e-4))
+        assert losses[500] < losses[50] / 3
+        assert scalars('loss/validation')[500] < losses[50] / 3
+        graph = get('plugin/graphs/graph?run=run')
+        for name in ('images', 'y', 'keep_prob', 'batch_size', 'y_pre',
+                     'cross_entropy', 'train_op', 'accuracy'):
+            assert 'name: "%s"' % name in graph
+    finally:
+        board.kill()
+        board.wait()
+
+
+def test_curves(digits_run, tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+    from PIL import Image
+    with Image.open(str(digits_run / 'curves.png')) as image:
+        assert image.format == 'PNG' and image.size == (800, 600)
+
+    drawn = []
+    savefig = Figure.savefig
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, *args, **kwargs: (
+        drawn.append(figure), savefig(figure, *args, **kwargs)))
+    points = train_lstm_mnist.read_points(tf, str(digits_run))
+    train_lstm_mnist.draw_curves(points, str(tmp_path / 'curves.png'))
+    assert (tmp_path / 'curves.png').read_bytes() == (
+        digits_run / 'curves.png').read_bytes()
+    losses, accuracies = drawn[0].axes
+    lines = dict(zip(('loss/training', 'loss/validation', 'accuracy/training',
+                      'accuracy/validation', 'accuracy/test'),
+                     losses.lines + accuracies.lines))
+    for tag, line in lines.items():
+        assert {step: value for step, value in line.get_xydata()} == points[tag]
+
+
+def test_what_is_tested_and_exported_are_the_averages(digits_run):
+    result = json.loads((digits_run / 'result.json').read_text())
+    checkpoint = tf.train.load_checkpoint(str(digits_run))
+    test = data.read_data_sets('', 'digits').test
+    with tf.Graph().as_default(), tf.Session() as sess:
+        signatures = tf.saved_model.load(
+            sess, ['serve'], str(digits_run / 'saved_model')).signature_def
+        for variable in tf.global_variables():
+            name = variable.op.name
+            average, raw = (checkpoint.get_tensor(name + suffix) for suffix in
+                            ('/ExponentialMovingAverage', ''))
+            np.testing.assert_array_equal(sess.run(variable), average)
+            assert (average != raw).any()
+        default, rows = signatures['serving_default'], signatures['rows']
+        probabilities, classes, by_row = sess.run(
+            [default.outputs['probabilities'].name,
+             default.outputs['classes'].name,
+             rows.outputs['probabilities'].name],
+            {default.inputs['images'].name: test.images})
+    assert by_row.shape == (360, 28, 10)
+    np.testing.assert_allclose(by_row.sum(2), 1, rtol=1e-5)
+    np.testing.assert_array_equal(by_row[:, -1], probabilities)
+    np.testing.assert_array_equal(probabilities.argmax(1), classes)
+    assert np.mean(classes == test.labels.argmax(1)) == pytest.approx(
+        result['test_accuracy'], abs=1e-6)
+    assert result['test_accuracy'] > 0.8
+
+
+def test_saved_model_cli(digits_run, tmp_path):
+    test = data.read_data_sets('', 'digits').test
+    np.save(str(tmp_path / 'images.npy'), test.images[:20])
+
+    def cli(command, *args):
+        return subprocess.run(
+            [sys.executable, '-m', 'tensorflow.python.tools.saved_model_cli',
+             command, '--dir', str(digits_run / 'saved_model'), *args],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True,
+            universal_newlines=True).stdout
+
+    shown = ' '.join(cli('show', '--all').split())
+    for signature, what in (
+            ('serving_default', "inputs['images'] tensor_info: dtype: DT_FLOAT "
+             'shape: (-1, 784)'),
+            ('serving_default', "outputs['probabilities'] tensor_info: dtype: "
+             'DT_FLOAT shape: (-1, 10)'),
+            ('serving_default', "outputs['classes'] tensor_info: dtype: "
+             'DT_INT64 shape: (-1)'),
+            ('rows', "outputs['probabilities'] tensor_info: dtype: DT_FLOAT "
+             'shape: (-1, 28, 10)')):
+        part = shown.split("signature_def['%s']" % signature)[1]
+        assert what in part.split('signature_def')[0]
+    cli('run', '--tag_set', 'serve', '--signature_def', 'serving_default',
+        '--inputs', 'images=%s' % (tmp_path / 'images.npy'), '--outdir',
+        str(tmp_path))
+    classes = np.load(str(tmp_path / 'classes.npy'))
+    assert np.mean(classes == test.labels[:20].argmax(1)) > 0.7
+    np.testing.assert_array_equal(
+        np.load(str(tmp_path / 'probabilities.npy')).argmax(1), classes)
+
+
+@pytest.mark.parametrize('package', ['tqdm', 'matplotlib'])
+def test_a_package_is_missing(package, tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: (
+        None if name == package else find_spec(name)))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(data.UserError) as error:
+        train_lstm_mnist.train(tf, train_lstm_mnist.parse_flags([]))
+    assert re.fullmatch(r'%s is missing: pip install %s==\S+'
+                        % (package, package), str(error.value))
+    pinned = open(os.path.join(ROOT, 'requirements.txt')).read().split()
+    assert str(error.value).split()[-1] in pinned
+    assert not list(tmp_path.iterdir())
+
+
 # Bad flags. Each is answered before TensorFlow is imported.
 
 BAD_FLAGS = [
@@ -193,6 +405,16 @@ BAD_FLAGS = [
     (('--mirror', 'http://127.0.0.1/a b'), 'argument --mirror: must be an'),
     (('--data_dir', ''), 'argument --data_dir: must be the name of a folder'),
     (('--run_dir', ''), 'argument --run_dir: must be the name of a folder'),
+    (('--ema_decay', '1'), 'argument --ema_decay: must be a number from 0 to '
+                           'below 1'),
+    (('--ema_decay', '-0.1'), 'argument --ema_decay: must be a number from 0'),
+    (('--ema_decay', 'nan'), 'argument --ema_decay: must be a number from 0'),
+    (('--log_every', '0'), 'argument --log_every: must be a whole number, 1 '
+                           'or more'),
+    (('--save_every', '0'), 'argument --save_every: must be a whole number'),
+    (('--resume', ''), 'argument --resume: must be the name of a folder'),
+    (('--resume', 'a', '--run_dir', 'b'), 'argument --run_dir: not with '
+                                          '--resume'),
     (('--step', '5'), 'unrecognized arguments: --step'),
     (('100',), 'unrecognized arguments: 100'),
     (('--lr',), 'argument --lr: expected one argument'),
@@ -377,13 +599,19 @@ def test_the_libraries_that_are_missing_are_named(devices, capsys, monkeypatch):
         'since CUDA_VISIBLE_DEVICES=-1 shows it no GPU')
 
 
-# Ending early.
+# Ending early, and going on.
 
-def start(*args, cwd, stdout):
+# A step takes some milliseconds, and an epoch 13 steps.
+QUICK = ('--dataset', 'digits', '--hidden_size', '8', '--layer_num', '1',
+         '--dynamic_rnn', '--batch_size', '100', '--keep_prob', '1', '--seed',
+         '3', '--ema_decay', '0.9', '--device', 'cpu')
+
+
+def start(*args, cwd, **streams):
     return subprocess.Popen(
-        [sys.executable, os.path.join(ROOT, SCRIPT), '--dataset', 'digits',
-         *map(str, SMALL), *args], cwd=str(cwd), stdout=stdout,
-        stderr=subprocess.PIPE, universal_newlines=True,
+        [sys.executable, os.path.join(ROOT, SCRIPT), *map(str, args)],
+        cwd=str(cwd), universal_newlines=True, stderr=streams.pop(
+            'stderr', subprocess.PIPE), **streams,
         # Unbuffered, Python has nothing left to flush as it exits.
         env={name: value for name, value in os.environ.items()
              if name != 'PYTHONUNBUFFERED'},
@@ -391,19 +619,303 @@ def start(*args, cwd, stdout):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
-def test_ctrl_c(tmp_path):
-    running = start('--steps', '1000000', cwd=tmp_path, stdout=subprocess.PIPE)
+def wait_for(text, stream):
+    for line in stream:
+        if text in line:
+            return
+    raise AssertionError('no line with ' + text)
+
+
+@pytest.fixture(scope='module')
+def whole_run(tmp_path_factory):
+    """A run of 120 steps that nobody stopped."""
+    run_dir = tmp_path_factory.mktemp('whole') / 'run'
+    assert run(SCRIPT, *QUICK, '--steps', 120, '--run_dir',
+               run_dir).returncode == 0
+    return run_dir
+
+
+@pytest.mark.parametrize('number, status', [(signal.SIGINT, 130),
+                                            (signal.SIGTERM, 143)])
+def test_stopped_and_resumed(number, status, whole_run, tmp_path):
+    running = start(*QUICK, '--steps', 10 ** 6, '--log_every', 1,
+                    '--run_dir', "it's a run", cwd=tmp_path,
+                    stdout=subprocess.PIPE)
     try:
-        for line in running.stdout:
-            if 'step 200,' in line:
-                break
+        wait_for('step 20 of', running.stderr)
+        with pytest.raises(data.UserError, match='is in use by a training'):
+            train_lstm_mnist.claim(str(tmp_path / "it's a run"))
+        running.send_signal(number)
+        stdout, stderr = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == status
+    assert 'test accuracy' not in stdout
+    *_, says, command = stderr.splitlines()
+    step = int(re.fullmatch(
+        r'stopped after step (\d+); to go on from there:', says)[1])
+    assert 'error' not in stderr and 'Traceback' not in stderr
+    run_dir = tmp_path / "it's a run"
+    assert not (run_dir / 'result.json').exists()
+
+    # As it is printed, with the step to go on to.
+    done = subprocess.run(
+        command + ' --steps 120', shell=True, cwd=str(tmp_path),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        universal_newlines=True)
+    assert done.returncode == 0
+    assert 'going on from step %d' % step in done.stderr.splitlines()
+    assert torture.weights(str(run_dir)) == torture.weights(str(whole_run))
+    result, expected = (json.loads((folder / 'result.json').read_text())
+                        for folder in (run_dir, whole_run))
+    assert result['resumed_from_step'] == step
+    for key in ('steps', 'test_accuracy', 'validation_accuracy'):
+        assert result[key] == expected[key]
+    assert json.loads((run_dir / 'config.json').read_text())['steps'] == 120
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    # Steps of several seconds.
+    running = start('--dataset', 'digits', '--batch_size', 1257, '--log_every',
+                    1, '--hidden_size', 1024, '--run_dir', 'run', '--device',
+                    'cpu', cwd=tmp_path, stdout=subprocess.DEVNULL)
+    try:
+        wait_for('run directory', running.stderr)
+        while not list(tmp_path.glob('run/events*')):
+            time.sleep(0.1)
+        time.sleep(1)
+        running.send_signal(signal.SIGINT)
+        wait_for('a second time stops at once', running.stderr)
         running.send_signal(signal.SIGINT)
         _, stderr = running.communicate(timeout=60)
     finally:
         running.kill()
-    assert running.returncode == 130
-    assert stderr.splitlines()[-1] == 'stopped'
-    assert 'Traceback' not in stderr
+    assert (running.returncode, stderr) == (130, '')
+    assert not list(tmp_path.glob('run/model*'))
+
+
+def test_a_run_that_is_running_is_not_resumed(whole_run, tmp_path):
+    run_dir = tmp_path / 'run'
+    shutil.copytree(str(whole_run), str(run_dir))
+    train_lstm_mnist.claim(str(run_dir))
+    assert fails('--resume', 'run', '--steps', 130, cwd=tmp_path) == (
+        'error: run is in use by a training that is running: wait for it, or '
+        'stop it')
+
+
+def test_kill_9(tmp_path):
+    counts = torture.kill(3, str(tmp_path), lambda line: None)
+    assert counts['killed'] == 3 == counts['resumed'] + counts['anew']
+
+
+def test_a_run_that_is_done_is_taken_further(whole_run, tmp_path):
+    run_dir = tmp_path / 'run'
+    shutil.copytree(str(whole_run), str(run_dir))
+    assert fails('--resume', 'run', '--steps', 120, cwd=tmp_path) == (
+        'error: the run in run has done its 120 steps: name more with --steps')
+    done = run(SCRIPT, '--resume', 'run', '--steps', 150, cwd=tmp_path)
+    assert done.returncode == 0
+    assert json.loads((run_dir / 'result.json').read_text())['steps'] == 150
+    points = train_lstm_mnist.read_points(tf, str(run_dir))
+    assert sorted(points['loss/training']) == [50, 100, 120, 150]
+    assert sorted(points['accuracy/test']) == [120, 150]
+    assert fails('--resume', 'run', '--steps', 140, cwd=tmp_path) == (
+        'error: the run in run has 150 steps behind it: name more with --steps')
+
+
+def test_what_was_noted_of_steps_that_were_lost_is_forgotten(whole_run,
+                                                             tmp_path):
+    run_dir = tmp_path / 'run'
+    shutil.copytree(str(whole_run), str(run_dir))
+    (run_dir / 'result.json').unlink()
+    (events,) = run_dir.glob('events*')
+    events.write_bytes(events.read_bytes()[:-5])  # killed while writing
+    writer = tf.summary.FileWriter(str(run_dir))
+    for step, session_log in ((110, None), (115, None), (120, 111)):
+        if session_log:
+            writer.add_session_log(
+                tf.SessionLog(status=tf.SessionLog.START), session_log)
+        writer.add_summary(tf.Summary(value=[tf.Summary.Value(
+            tag='loss/training', simple_value=step)]), step)
+    writer.close()
+    assert train_lstm_mnist.read_points(tf, str(run_dir))['loss/training'] == {
+        **{step: pytest.approx(value) for step, value in
+           train_lstm_mnist.read_points(tf, str(whole_run))[
+               'loss/training'].items() if step < 110}, 110: 110, 120: 120}
+
+
+def damage_config(change):
+    def damage(run_dir):
+        path = run_dir / 'config.json'
+        config = json.loads(path.read_text())
+        change(config)
+        path.write_text(json.dumps(config))
+    return damage
+
+
+def all_files(pattern, change):
+    def damage(run_dir):
+        for path in run_dir.glob(pattern):
+            change(path)
+    return damage
+
+
+def flip(place):
+    def change(path):
+        body = bytearray(path.read_bytes())
+        body[int(place * len(body))] ^= 4
+        path.write_bytes(body)
+    return change
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+CANNOT_BE_RESUMED = [
+    ('no such run', lambda run: shutil.rmtree(str(run)), (),
+     'error: --resume run: cannot read run/config.json (No such file or '
+     'directory): name the directory of a run'),
+    ('config.json is cut', lambda run: cut(run / 'config.json'), (),
+     'error: run/config.json is damaged (Expecting .*): put back a whole one, '
+     'or begin a new run without --resume'),
+    ('config.json is no text', lambda run: (run / 'config.json').write_bytes(
+        b'\xff'), (), 'error: run/config.json is damaged (.*): put back .*'),
+    ('config.json is a list', lambda run: (run / 'config.json').write_text(
+        '[]'), (), 'error: run/config.json is damaged (it does not hold what '
+     'this script writes there): put back .*'),
+    ('config.json has no lr', damage_config(lambda config: config.pop('lr')),
+     (), 'error: run/config.json is damaged (it does not hold .*): put .*'),
+    ('config.json has a bad lr', damage_config(
+        lambda config: config.update(lr=-1)), (),
+     "error: run/config.json is damaged (argument --lr: must be a number above "
+     "0, not '-1'): put back .*"),
+    ('other hidden_size', lambda run: None, ('--hidden_size', 9),
+     'error: the run in run was begun with --hidden_size 8: leave out '
+     '--hidden_size, or begin a new run without --resume'),
+    ('other seed', lambda run: None, ('--seed', 4), 'error: the run in run was '
+     'begun with --seed 3: leave out --seed, or .*'),
+    ('other dataset', lambda run: None, ('--dataset', 'mnist'), 'error: the run '
+     'in run was begun with --dataset digits: leave out --dataset, or .*'),
+    ('no checkpoint', all_files('model*', os.remove), (),
+     'error: nothing to go on from, as run has no checkpoint yet: begin a new '
+     'run without --resume'),
+    ('no checkpoint is whole', all_files('*.data*', cut), (),
+     'error: nothing to go on from, run/model.ckpt-120 is damaged (.*): begin '
+     'a new run without --resume'),
+    ('another model', damage_config(lambda config: config.update(
+        hidden_size=9)), (),
+     'error: run/model.ckpt-120 is of another model than config.json beside it '
+     'says: put back the files of one run'),
+]
+
+
+@pytest.mark.parametrize('damage, args, line', [
+    case[1:] for case in CANNOT_BE_RESUMED],
+    ids=[case[0] for case in CANNOT_BE_RESUMED])
+def test_cannot_be_resumed(damage, args, line, whole_run, tmp_path):
+    run_dir = tmp_path / 'run'
+    shutil.copytree(str(whole_run), str(run_dir))
+    (run_dir / 'result.json').unlink()
+    damage(run_dir)
+    before = {path: path.read_bytes() for path in run_dir.rglob('*')
+              if path.is_file()}
+    done = run(SCRIPT, '--resume', 'run', *args, cwd=tmp_path)
+    assert done.returncode == 1 and 'test accuracy' not in done.stdout
+    assert re.fullmatch(re.escape(line).replace(re.escape('.*'), '.*'),
+                        *done.error_lines)
+    assert done.stderr.splitlines()[-1] == done.error_lines[0]
+    for path, body in before.items():
+        assert path.read_bytes() == body
+
+
+def test_other_data_are_not_what_it_goes_on_with(made_up_dir, made_up,
+                                                 tmp_path):
+    def begin(*args):
+        return run(SCRIPT, *QUICK[2:], '--data_dir', 'made_up', '--steps', 1,
+                   *args, cwd=tmp_path)
+
+    assert begin('--run_dir', 'run').returncode == 0
+    (tmp_path / 'run' / 'result.json').unlink()
+    labels = gzip.decompress(made_up[data.TEST_LABELS])
+    (made_up_dir / data.TEST_LABELS).write_bytes(
+        gzip.compress(labels[:-1] + b'\0'))
+    assert fails('--resume', 'run', cwd=tmp_path) == (
+        'error: made_up does not hold the files that run was trained on: name '
+        'the folder that does with --data_dir')
+
+
+@pytest.fixture
+def saves(tmp_path):
+    """A little model with checkpoints of steps 1 to 4, whose W is the step.
+
+    Gives its session, its saver, their folder, and W.
+    """
+    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
+    with tf.Graph().as_default(), tf.Session() as sess:
+        W = tf.get_variable('W', [1000])
+        saver = tf.train.Saver(max_to_keep=None)
+        run_dir = tmp_path / 'saves'
+        run_dir.mkdir()
+        for step in (1, 2, 3, 4):
+            sess.run(W.assign([step] * 1000))
+            train_lstm_mnist.save(tf, sess, saver, str(run_dir), step)
+        sess.run(W.assign([0] * 1000))
+        yield sess, saver, run_dir, W
+
+
+def test_the_last_three_checkpoints_are_kept(saves):
+    sess, saver, run_dir, W = saves
+    assert sorted(path.name for path in run_dir.iterdir()) == ['checkpoint'] + [
+        'model.ckpt-%d.%s' % (step, part) for step in (2, 3, 4)
+        for part in ('data-00000-of-00001', 'index')]
+    state = tf.train.get_checkpoint_state(str(run_dir))
+    assert state.model_checkpoint_path == str(run_dir / 'model.ckpt-4')
+    assert list(state.all_model_checkpoint_paths) == [
+        str(run_dir / ('model.ckpt-%d' % step)) for step in (2, 3, 4)]
+    assert train_lstm_mnist.restore(tf, sess, saver, str(run_dir), 9) == 4
+    assert set(sess.run(W)) == {4}
+
+
+@pytest.mark.parametrize('part', ['data-00000-of-00001', 'index'])
+@pytest.mark.parametrize('change', [
+    cut, flip(0), flip(0.5), flip(0.99), os.remove,
+    lambda path: path.write_bytes(b'')], ids=[
+        'cut', 'flip first', 'flip middle', 'flip last', 'remove', 'empty'])
+def test_an_older_checkpoint_takes_the_place_of_a_damaged_one(
+        part, change, saves, capsys):
+    sess, saver, run_dir, W = saves
+    change(run_dir / ('model.ckpt-4.' + part))
+    assert train_lstm_mnist.restore(tf, sess, saver, str(run_dir), 9) == 3
+    assert set(sess.run(W)) == {3}
+    told = capsys.readouterr().err
+    if change is not os.remove or part != 'index':
+        assert told.startswith('warning: %s is damaged ('
+                               % (run_dir / 'model.ckpt-4'))
+    assert told.splitlines()[-1] == 'going on from step 3'
+
+
+@pytest.mark.parametrize('times', range(4))
+def test_a_save_that_fails_leaves_what_was_there(times, saves, monkeypatch):
+    sess, saver, run_dir, W = saves
+    replace, left = os.replace, [times]
+
+    def fail(source, target):
+        if not left[0]:
+            raise OSError(28, 'No space left on device')
+        left[0] -= 1
+        replace(source, target)
+
+    monkeypatch.setattr(os, 'replace', fail)
+    if times == 3:  # two of the checkpoint, one of the file `checkpoint`
+        train_lstm_mnist.save(tf, sess, saver, str(run_dir), 5)
+    else:
+        with pytest.raises(data.UserError) as error:
+            train_lstm_mnist.save(tf, sess, saver, str(run_dir), 5)
+        assert 'No space left on device' in str(error.value)
+    assert not (run_dir / 'saving').exists()
+    assert train_lstm_mnist.restore(tf, sess, saver, str(run_dir), 9) == (
+        4 if times < 2 else 5)
 
 
 def closed_pipe():
@@ -417,7 +929,7 @@ def closed_pipe():
     (lambda: os.open('/dev/full', os.O_WRONLY), 'No space left on device')])
 def test_stdout_that_takes_nothing(stdout, why, tmp_path):
     stdout = stdout()
-    running = start(cwd=tmp_path, stdout=stdout)
+    running = start('--dataset', 'digits', *SMALL, cwd=tmp_path, stdout=stdout)
     os.close(stdout)
     _, stderr = running.communicate(timeout=60)
     assert running.returncode == 1
