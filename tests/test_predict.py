@@ -1,0 +1,291 @@
+import io
+import json
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image, ImageDraw
+
+import data
+import predict
+from conftest import ROOT, run
+
+SCRIPT = 'predict.py'
+
+
+@pytest.fixture(scope='module')
+def digits():
+    """The test part of the bundled digits."""
+    return data.read_data_sets('', 'digits').test
+
+
+def pixels(image):
+    """A test image as uint8 [28, 28], ink bright."""
+    return np.rint(255 * image).astype(np.uint8).reshape(28, 28)
+
+
+def jpeg(image, **options):
+    written = io.BytesIO()
+    image.save(written, 'JPEG', **options)
+    return Image.open(written)
+
+
+# What one digit looks like in a file, and how far, in the mean over its pixels,
+# it may be from the digit then. Two digits are at least 0.045 apart, and 0.12 as
+# a rule.
+LOOKS = {
+    'as it is': (0.005, Image.fromarray),
+    'dark ink': (0.005, lambda a: Image.fromarray(255 - a)),
+    'grey on grey': (0.005, lambda a: Image.fromarray(180 - a // 3)),
+    'off the middle': (0.005, lambda a: Image.fromarray(
+        np.pad(a, ((50, 3), (2, 80)), 'constant'))),
+    'tall': (0.005, lambda a: Image.fromarray(np.pad(
+        255 - a, ((0, 900), (0, 0)), 'constant', constant_values=255))),
+    'RGB': (0.005, lambda a: Image.fromarray(255 - a).convert('RGB')),
+    'CMYK': (0.005, lambda a: jpeg(Image.fromarray(255 - a).convert('CMYK'),
+                                   quality=95)),
+    '16 bits': (0.005, lambda a: Image.fromarray(
+        60000 - 200 * a.astype(np.int32))),
+    'floats': (0.005, lambda a: Image.fromarray(a.astype(np.float32) / 255)),
+    'dark ink on nothing': (0.005, lambda a: Image.merge(
+        'LA', [Image.new('L', (28, 28), 0), Image.fromarray(a)])),
+    'bright ink on nothing': (0.005, lambda a: Image.merge(
+        'RGBA', 3 * [Image.new('L', (28, 28), 255)] + [Image.fromarray(a)])),
+    'a card with clear corners': (0.005, lambda a: Image.merge('LA', [
+        Image.fromarray(255 - a), Image.fromarray(
+            255 * (np.add(*np.mgrid[:28, :28]) > 4).astype(np.uint8))])),
+    'no margins': (0.035, lambda a: Image.fromarray(255 - a).crop(
+        Image.fromarray(a).getbbox())),
+    'large': (0.035, lambda a: Image.fromarray(255 - a).resize(
+        (2800, 2800), Image.BICUBIC)),
+    'JPEG': (0.035, lambda a: jpeg(Image.fromarray(255 - a).resize(
+        (280, 280), Image.BICUBIC), quality=60)),
+    'one bit': (0.08, lambda a: Image.fromarray(a).resize(
+        (280, 280), Image.BICUBIC).convert('1', dither=Image.NONE)),
+    # With a shadow over it, and grain.
+    'photograph': (0.07, lambda a: Image.fromarray((
+        200 - 0.5 * np.asarray(Image.fromarray(a).resize((280, 280),
+                                                         Image.BICUBIC))
+        - np.linspace(0, 30, 280)[:, None]
+        + np.random.RandomState(0).normal(0, 5, (280, 280))
+    ).clip(0, 255).astype(np.uint8))),
+}
+
+
+@pytest.mark.parametrize('distance, look', LOOKS.values(), ids=list(LOOKS))
+def test_every_look_of_a_digit_becomes_the_same(distance, look, digits):
+    distances = []
+    for image in digits.images[:40]:
+        normal = predict.normalise(look(pixels(image)))
+        assert normal.shape == (784,) and normal.dtype == np.float32
+        assert normal.min() == 0 and normal.max() == 1
+        square = normal.reshape(28, 28)
+        assert 20 == max(
+            np.ptp(np.flatnonzero(square.any(axis))) + 1 for axis in (0, 1))
+        for axis in (0, 1):
+            centre = square.sum(axis) @ np.arange(28) / square.sum()
+            assert abs(centre - 14) < 0.51
+        distances.append(np.abs(normal - image).mean())
+    assert np.mean(distances) < distance
+
+
+def test_proportions_are_kept():
+    image = Image.new('L', (300, 300), 255)
+    ImageDraw.Draw(image).rectangle([100, 50, 149, 249], fill=0)  # 50 x 200
+    square = predict.normalise(image).reshape(28, 28)
+    assert np.argwhere(square).min(0).tolist() == [4, 12]
+    assert np.argwhere(square).max(0).tolist() == [23, 16]
+    assert square[4:24, 12:17].min() > 0.99
+
+
+def test_a_photograph_that_lies_on_its_side(tmp_path, digits):
+    image = Image.fromarray(255 - pixels(digits.images[0]))
+    upright = predict.normalise(image)
+    exif = Image.Exif()
+    exif[0x112] = 6  # turn by 90 degrees to the right
+    image.transpose(Image.ROTATE_90).save(str(tmp_path / 'a.png'), exif=exif)
+    np.testing.assert_array_equal(predict.read_image(str(tmp_path / 'a.png')),
+                                  upright)
+
+
+def test_digits_in_files_are_named(digits_run, digits, tmp_path):
+    names = []
+    for i in range(30):
+        names.append(str(tmp_path / ('%d.%s' % (i, ('png', 'jpg', 'gif')[i % 3]))))
+        Image.fromarray(255 - pixels(digits.images[i])).resize(
+            (140, 140), Image.BICUBIC).save(names[-1])
+    done = run(SCRIPT, digits_run, *names)
+    assert done.returncode == 0 and not done.error_lines
+    lines = [re.fullmatch(r'(.*): (\d), probability (\d\.\d{4})', line)
+             for line in done.stdout.splitlines()]
+    assert [line[1] for line in lines] == names
+    labels = digits.labels[:30].argmax(1)
+    right = [int(line[2]) == label for line, label in zip(lines, labels)]
+    assert np.mean(right) > 0.75
+    assert all(float(line[3]) > 0.1 for line in lines)
+
+
+def test_an_image_that_mnist_made_stays_as_it_is(mnist_dir):
+    test = data.read_data_sets(mnist_dir).test
+    for look in ('as it is', 'dark ink'):
+        distances = [np.abs(predict.normalise(LOOKS[look][1](pixels(image)))
+                            - image).mean() for image in test.images[:300]]
+        assert np.median(distances) < 1e-6 and np.mean(distances) < 2e-3
+
+
+BAD_IMAGES = {
+    'blank.png': Image.new('L', (50, 50), 255),
+    'clear.png': Image.new('RGBA', (50, 50), (0, 0, 0, 0)),
+    'flat.png': Image.new('I', (50, 50), 7),
+    'one.png': Image.new('L', (1, 1), 0),
+    'wide.png': Image.new('1', (1000000, 3), 1),
+}
+
+
+def test_a_file_that_is_no_good_does_not_keep_the_others_back(
+        digits_run, digits, tmp_path):
+    good = tmp_path / 'good.png'
+    Image.fromarray(pixels(digits.images[0])).save(str(good))
+    for name, image in BAD_IMAGES.items():
+        image.save(str(tmp_path / name))
+    (tmp_path / 'text.png').write_text('no image')
+    (tmp_path / 'empty.png').write_text('')
+    (tmp_path / 'cut.png').write_bytes(good.read_bytes()[:-40])
+    (tmp_path / 'folder.png').mkdir()
+    os.mkfifo(str(tmp_path / 'fifo.png'))
+    bad = {'blank.png': 'it is blank', 'clear.png': 'it is blank',
+           'flat.png': 'it is blank', 'one.png': 'it is blank',
+           'wide.png': 'it is 1000000 x 3 pixels, and 10000 a side are the '
+                       'most',
+           'text.png': "cannot identify image file 'text.png'",
+           'empty.png': "cannot identify image file 'empty.png'",
+           'cut.png': 'image file is truncated',
+           'folder.png': 'it is not a file', 'fifo.png': 'it is not a file',
+           'missing.png': 'No such file or directory'}
+    done = run(SCRIPT, digits_run, 'good.png', *bad, 'good.png', cwd=tmp_path)
+    assert done.returncode == 1
+    first, last = done.stdout.splitlines()
+    assert first == last and first.startswith('good.png: ')
+    assert done.error_lines == [
+        'error: %s cannot be read (%s): name an image of a digit' % name_and_why
+        for name_and_why in bad.items()]
+
+
+def test_a_test_image_and_its_rows(digits_run, digits, tmp_path, monkeypatch):
+    done = run(SCRIPT, digits_run, '--test', 4, '--rows', 'rows.png',
+               cwd=tmp_path)
+    digit, probability, label = re.fullmatch(
+        r'test image 4: (\d), probability (\d\.\d{4}), labelled (\d)\n',
+        done.stdout).groups()
+    assert int(label) == digits.labels[4].argmax()
+    rows, = predict.load(tf, str(digits_run))(digits.images[4:5])
+    assert rows.shape == (28, 10)
+    assert rows[-1].argmax() == int(digit)
+    assert '%.4f' % rows[-1].max() == probability
+    with Image.open(str(tmp_path / 'rows.png')) as image:
+        assert image.format == 'PNG' and image.size == (900, 600)
+
+    from matplotlib.figure import Figure
+    drawn = []
+    savefig = Figure.savefig
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, *args, **kwargs: (
+        drawn.append(figure), savefig(figure, *args, **kwargs)))
+    rows = np.full([28, 10], 0.05)
+    rows[np.arange(28), [1] * 9 + [7] * 4 + [1] + [7] * 14] = 0.55
+    predict.draw_rows(digits.images[4], rows, str(tmp_path / 'again.png'))
+    left, right, _ = drawn[0].axes
+    np.testing.assert_array_equal(left.images[0].get_array().reshape(784),
+                                  digits.images[4])
+    np.testing.assert_array_equal(right.images[0].get_array(), rows)
+    assert [axes.lines[0].get_ydata()[0] for axes in (left, right)] == [13.5] * 2
+    assert drawn[0]._suptitle.get_text() == (
+        '7 with probability 0.5500, the most likely from row 14 on')
+
+
+def damaged(name, change):
+    def damage(run_dir):
+        path = run_dir / name
+        path.write_bytes(change(path.read_bytes()))
+    return damage
+
+
+@pytest.mark.parametrize('damage, line', [
+    (lambda run_dir: shutil.rmtree(str(run_dir)), r'run has no saved_model: '
+     r'name the directory of a run that is done, or go on with it: '
+     r'train_lstm_mnist.py --resume run'),
+    (lambda run_dir: shutil.rmtree(str(run_dir / 'saved_model')),
+     r'run has no saved_model: .*'),
+    (damaged('saved_model/saved_model.pb', lambda body: body[:-9]),
+     r'run/saved_model is damaged \(.*\): train again, .*'),
+    (damaged('saved_model/saved_model.pb', lambda body: b''),
+     r'run/saved_model is damaged \(.*\): train again, .*'),
+    (damaged('saved_model/variables/variables.index', lambda body: body[:-9]),
+     r'run/saved_model is damaged \(.*\): train again, .*'),
+    (damaged('saved_model/variables/variables.data-00000-of-00001',
+             lambda body: body[:-9]),
+     r'run/saved_model is damaged \(.*\): train again, .*'),
+    (damaged('config.json', lambda body: body[:-9]),
+     r'cannot read run/config.json \(.*\): name the directory of a run'),
+])
+def test_a_run_that_is_no_good(damage, line, digits_run, tmp_path):
+    shutil.copytree(str(digits_run), str(tmp_path / 'run'))
+    damage(tmp_path / 'run')
+    done = run(SCRIPT, 'run', '--test', 0, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, '')
+    assert re.fullmatch('error: ' + line, *done.error_lines)
+
+
+def test_a_test_image_of_other_data(digits_run, made_up_dir, tmp_path):
+    shutil.copytree(str(digits_run), str(tmp_path / 'run'))
+    path = tmp_path / 'run' / 'config.json'
+    config = json.loads(path.read_text())
+    config.update(dataset='mnist', data_dir='made_up', data_sha256=['0'] * 4)
+    path.write_text(json.dumps(config))
+    done = run(SCRIPT, 'run', '--test', 0, cwd=tmp_path)
+    assert done.error_lines == [
+        'error: made_up does not hold the files that run was trained on: name '
+        'the folder that does with --data_dir']
+    config.update(data_sha256=data.fingerprint('mnist', str(made_up_dir)),
+                  data_dir='elsewhere')
+    path.write_text(json.dumps(config))
+    done = run(SCRIPT, 'run', '--test', 63, '--data_dir', 'made_up',
+               cwd=tmp_path)
+    assert re.fullmatch('test image 63: .*, labelled 3\n', done.stdout)
+    done = run(SCRIPT, 'run', '--test', 64, '--data_dir', 'made_up',
+               cwd=tmp_path)
+    assert done.returncode == 1 and done.error_lines == [
+        'error: there is no test image 64: name one from 0 to 63']
+
+
+@pytest.mark.parametrize('args, why', [
+    ((), 'the following arguments are required: RUN_DIR'),
+    (('run',), 'name either FILEs or --test N'),
+    (('run', 'a.png', '--test', '1'), 'name either FILEs or --test N'),
+    (('run', 'a.png', 'b.png', '--rows', 'o.png'),
+     'argument --rows: draws one image, and there are 2'),
+    (('run', 'a.png', '--rows', 'o.pdf'), 'argument --rows: must end in .png'),
+    (('run', '--test', 'x'), 'argument --test: '),
+    (('', 'a.png'), 'argument RUN_DIR: must be the name of a folder'),
+])
+def test_bad_flag(args, why, tmp_path):
+    (tmp_path / 'tensorflow.py').write_text('raise SystemExit("imported")')
+    done = run(SCRIPT, *args, cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, '')
+    assert done.stderr.splitlines()[-1].startswith(SCRIPT + ': error: ' + why)
+
+
+@pytest.mark.parametrize('package, what', [('PIL', 'Pillow'),
+                                           ('matplotlib', 'matplotlib')])
+def test_a_package_is_missing(package, what, digits_run, digits, tmp_path):
+    Image.fromarray(pixels(digits.images[0])).save(str(tmp_path / 'a.png'))
+    (tmp_path / (package + '.py')).write_text('raise ImportError')
+    done = run(SCRIPT, digits_run, 'a.png', '--rows', 'rows.png', cwd=tmp_path,
+               PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    line, = done.error_lines
+    assert re.match('error: %s is missing: pip install %s==' % (what, what), line)
+    pinned = open(os.path.join(ROOT, 'requirements.txt')).read().split()
+    assert line.split()[-1] in pinned
