@@ -3,18 +3,24 @@
 #     MIRROR=...    where to fetch them from
 #     FLAGS=...     flags for train_lstm_mnist.py
 # make test    runs the tests; MNIST_DATA_DIR=... names a folder with MNIST
+# make tensorboard   shows the runs in runs/; FLAGS=... are TensorBoard's
+# make results       trains five seeds with averaged weights and five without, and
+#                    prints a table; DATA_DIR, MIRROR and FLAGS as for train
+# make torture       kills 50 runs at random moments and resumes them
 #
-# Both make .venv first, with the Python 3.7 that PYTHON=... names or that is found.
+# All make .venv first, with the Python 3.7 that PYTHON=... names or that is found.
 
 DATA_DIR = MNIST_data
 MIRROR =
 export DATA_DIR MIRROR
 
-.PHONY: train test
+.PHONY: train test tensorboard results torture
 
 # FLAGS that choose the data have the last word, and no digits take its place.
 train: .venv/installed
-ifneq (,$(filter --data_dir% --dataset% --mirror%,$(FLAGS)))
+ifneq (,$(filter --resume%,$(FLAGS)))
+	@.venv/bin/python train_lstm_mnist.py $(FLAGS)
+else ifneq (,$(filter --data_dir% --dataset% --mirror%,$(FLAGS)))
 	@.venv/bin/python train_lstm_mnist.py --data_dir "$$DATA_DIR" $${MIRROR:+--mirror "$$MIRROR"} $(FLAGS)
 else
 	@.venv/bin/python data.py "$$DATA_DIR" $${MIRROR:+"$$MIRROR"}; \
@@ -29,6 +35,36 @@ endif
 
 test: .venv/installed
 	@.venv/bin/python -m pytest -ra tests
+
+tensorboard: .venv/installed
+	@.venv/bin/tensorboard --logdir runs --host localhost $(FLAGS)
+
+define TABLE
+import json, statistics, sys
+columns = []
+for decay in sys.argv[2:]:
+    results = [json.load(open('%s/ema_decay-%s/seed-%d/result.json' % (sys.argv[1], decay, seed)))
+               for seed in range(1, 6)]
+    columns += [[result[key] for result in results] for key in ('test_accuracy', 'validation_accuracy')]
+print('| seed |' + ''.join(' test, --ema_decay %s | validation |' % decay for decay in sys.argv[2:]))
+print('| --- |' + ' --- |' * len(columns))
+for seed, row in enumerate(zip(*columns), 1):
+    print('| %d |' % seed + ''.join(' %.4f |' % value for value in row))
+for name, of in (('mean', statistics.mean), ('lowest', min), ('highest', max), ('standard deviation', statistics.stdev)):
+    print('| %s |' % name + ''.join(' %.4f |' % of(column) for column in columns))
+endef
+export TABLE
+
+results: .venv/installed
+	@dir=runs/results-$$(date +%Y%m%d-%H%M%S); \
+	for decay in 0 0.995; do for seed in 1 2 3 4 5; do \
+	    .venv/bin/python train_lstm_mnist.py --data_dir "$$DATA_DIR" $${MIRROR:+--mirror "$$MIRROR"} \
+	        --ema_decay $$decay --seed $$seed --run_dir $$dir/ema_decay-$$decay/seed-$$seed $(FLAGS) >&2 || exit; \
+	done; done; \
+	.venv/bin/python -c "$$TABLE" $$dir 0 0.995
+
+torture: .venv/installed
+	@.venv/bin/python tests/torture.py $(FLAGS)
 
 # realpath, since `python` may be that of the very .venv that is to be replaced;
 # pip, since the oldest 3.7s bring one that knows none of today's wheels; the
@@ -53,5 +89,5 @@ test: .venv/installed
 	"$$python" -m venv --clear .venv && \
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check pip==24.0 && \
 	.venv/bin/python -m pip install -r requirements-dev.txt >&2 && \
-	TF_CPP_MIN_LOG_LEVEL=2 .venv/bin/python -c 'import pytest, sklearn, tensorflow' && \
+	TF_CPP_MIN_LOG_LEVEL=2 .venv/bin/python -c 'import matplotlib, PIL, pytest, sklearn, tensorflow, tqdm' && \
 	touch $@

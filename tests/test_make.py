@@ -95,7 +95,7 @@ def test_python_is_found_and_installed_to_once(place, project):
         '-m venv --clear .venv',
         '-m pip install --quiet --disable-pip-version-check pip==24.0',
         '-m pip install -r requirements-dev.txt',
-        '-c import pytest, sklearn, tensorflow',
+        '-c import matplotlib, PIL, pytest, sklearn, tensorflow, tqdm',
         '-m pytest -ra tests']
     make(project, 'test', *named)
     assert log.read_text().splitlines()[1:] == asked + ['-m pytest -ra tests']
@@ -145,6 +145,14 @@ def test_flags_that_choose_the_data_are_not_overruled(flag, project):
     assert 'data.py' not in (project / 'log').read_text()
 
 
+def test_a_run_that_is_resumed_knows_its_data(project):
+    stand_in(project / 'bin' / 'python3.7', project / 'log')
+    (project / 'data.py.status').write_text('3')
+    assert make(project, 'train', 'FLAGS=--steps 9 --resume r').returncode == 0
+    assert (project / 'log').read_text().splitlines()[-1] == (
+        'train_lstm_mnist.py --steps 9 --resume r')
+
+
 def test_train_on_the_bundled_digits_where_no_mirror_answers(project):
     python = project / '.venv' / 'bin' / 'python'
     stand_in(python, '', text='#!/bin/sh\nexec %s "$@"\n' % sys.executable)
@@ -160,3 +168,58 @@ def test_train_on_the_bundled_digits_where_no_mirror_answers(project):
     assert after.splitlines()[-1] == (
         'That accuracy is on the bundled digits, NOT on MNIST.')
     assert not (project / 'MNIST_data').exists()
+
+
+# Instead of training, leaves a result that tells the flags.
+STAND_IN_RESULTS = """#!{python}
+import json, os, sys
+if sys.argv[1] == '-c':
+    os.execv(sys.executable, [sys.executable] + sys.argv[1:])
+flags = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+assert sys.argv[1] == 'train_lstm_mnist.py' and flags['--data_dir'] == 'here'
+assert flags['--steps'] == '7'
+accuracy = 0.9 + int(flags['--seed']) / 100 + float(flags['--ema_decay']) / 50
+os.makedirs(flags['--run_dir'])
+with open(flags['--run_dir'] + '/result.json', 'w') as f:
+    json.dump(dict(test_accuracy=accuracy, validation_accuracy=accuracy / 2), f)
+print('test accuracy of a run')
+"""
+
+
+def test_results(project):
+    python = project / '.venv' / 'bin' / 'python'
+    stand_in(python, '', text=STAND_IN_RESULTS.replace('{python}',
+                                                       sys.executable))
+    (project / '.venv' / 'installed').write_text('')
+    (project / 'bin' / 'date').symlink_to(shutil.which('date'))
+    done = make(project, 'results', 'DATA_DIR=here', 'FLAGS=--steps 7')
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count('test accuracy of a run') == 10
+    assert done.stdout.splitlines() == [
+        '| seed | test, --ema_decay 0 | validation | test, --ema_decay 0.995 | '
+        'validation |',
+        '| --- | --- | --- | --- | --- |',
+        '| 1 | 0.9100 | 0.4550 | 0.9299 | 0.4650 |',
+        '| 2 | 0.9200 | 0.4600 | 0.9399 | 0.4700 |',
+        '| 3 | 0.9300 | 0.4650 | 0.9499 | 0.4750 |',
+        '| 4 | 0.9400 | 0.4700 | 0.9599 | 0.4800 |',
+        '| 5 | 0.9500 | 0.4750 | 0.9699 | 0.4850 |',
+        '| mean | 0.9300 | 0.4650 | 0.9499 | 0.4750 |',
+        '| lowest | 0.9100 | 0.4550 | 0.9299 | 0.4650 |',
+        '| highest | 0.9500 | 0.4750 | 0.9699 | 0.4850 |',
+        '| standard deviation | 0.0158 | 0.0079 | 0.0158 | 0.0079 |']
+
+    (project / 'train_lstm_mnist.py.status').write_text('1')
+    stand_in(python, project / 'log')
+    done = make(project, 'results', 'DATA_DIR=here')
+    assert done.returncode != 0 and done.stdout == ''
+    assert (project / 'log').read_text().count('train_lstm_mnist.py') == 1
+
+
+def test_tensorboard(project):
+    stand_in(project / '.venv' / 'bin' / 'tensorboard', project / 'log',
+             text='#!/bin/sh\necho "$@" > {log}\n')
+    (project / '.venv' / 'installed').write_text('')
+    assert make(project, 'tensorboard', 'FLAGS=--port 7').returncode == 0
+    assert (project / 'log').read_text() == (
+        '--logdir runs --host localhost --port 7\n')
