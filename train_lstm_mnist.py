@@ -275,7 +275,7 @@ def train(tf, flags):
     step_seconds, losses = [], []
     with stop_signals() as stopped:
         with tqdm.tqdm(desc='training', total=flags.steps, initial=step,
-                       unit=' steps', dynamic_ncols=True, disable=None) as bar:
+                       unit='step', dynamic_ncols=True, disable=None) as bar:
             while step < flags.steps and not stopped:
                 batch = mnist.train.next_batch(flags.batch_size)
                 step_started = time.perf_counter()

@@ -200,7 +200,7 @@ def test_bar_on_a_terminal(tmp_path):
                         r'test accuracy \S+\n', stdout)
     last = re.split('[\r\n]+', shown.decode().strip())[-1]
     assert re.fullmatch(
-        r'training: 100%\|.*\| 400/400 \[\d\d:\d\d<00:00, +\d+\.\d+ steps/s, '
+        r'training: 100%\|.*\| 400/400 \[\d\d:\d\d<00:00, +\d+\.\d+step/s, '
         r'accuracy=\d\.\d{3}, loss=\d\.\d{4}\]', last), last
     assert 'step 50 of' not in shown.decode()
 
