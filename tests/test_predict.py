@@ -101,6 +101,16 @@ def test_proportions_are_kept():
     assert square[4:24, 12:17].min() > 0.99
 
 
+def test_a_lopsided_digit_is_not_cut_off():
+    image = Image.new('L', (300, 300), 255)
+    draw = ImageDraw.Draw(image)
+    draw.rectangle([50, 149, 249, 150], fill=0)
+    draw.rectangle([220, 50, 249, 249], fill=0)
+    square = predict.normalise(image).reshape(28, 28)
+    assert np.argwhere(square).min(0).tolist() == [4, 0]
+    assert np.argwhere(square).max(0).tolist() == [23, 19]
+
+
 def test_a_photograph_that_lies_on_its_side(tmp_path, digits):
     image = Image.fromarray(255 - pixels(digits.images[0]))
     upright = predict.normalise(image)

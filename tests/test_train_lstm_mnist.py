@@ -23,7 +23,7 @@ import data
 import model
 import torture
 import train_lstm_mnist
-from conftest import NOWHERE, ROOT, run, send
+from conftest import NOWHERE, ROOT, idx, run, send
 
 SCRIPT = 'train_lstm_mnist.py'
 SMALL = ('--hidden_size', 8, '--batch_size', 16, '--device', 'cpu')
@@ -314,6 +314,19 @@ def test_what_is_tested_and_exported_are_the_averages(digits_run):
     assert np.mean(classes == test.labels.argmax(1)) == pytest.approx(
         result['test_accuracy'], abs=1e-6)
     assert result['test_accuracy'] > 0.8
+    with tf.Graph().as_default(), tf.Session() as sess:
+        m = model.build(hidden_size=32, ema_decay=0.98)
+        tf.train.Saver().restore(sess,
+                                 tf.train.latest_checkpoint(str(digits_run)))
+        validation = data.read_data_sets('', 'digits').validation
+        assert sess.run([m.accuracy, m.cross_entropy], {
+            m.images: validation.images, m.y: validation.labels, m.keep_prob: 1,
+            m.batch_size: validation.num_examples,
+            **dict(zip(m.averages, sess.run(list(m.averages.values()))))}) == (
+                pytest.approx([
+                    result['validation_accuracy'],
+                    train_lstm_mnist.read_points(tf, str(digits_run))[
+                        'loss/validation'][500]], abs=1e-6))
 
 
 def test_saved_model_cli(digits_run, tmp_path):
@@ -531,6 +544,8 @@ def test_runs_that_begin_in_the_same_second_do_not_share(tmp_path, monkeypatch):
     assert [train_lstm_mnist.make_run_dir(None) for _ in range(3)] == [
         'runs/20200101-000000', 'runs/20200101-000000-2',
         'runs/20200101-000000-3']
+    with pytest.raises(data.UserError, match='is in use by a training'):
+        train_lstm_mnist.claim('runs/20200101-000000-3')
 
 
 # Where the graph runs.
@@ -719,6 +734,10 @@ def test_a_run_that_is_done_is_taken_further(whole_run, tmp_path):
     points = train_lstm_mnist.read_points(tf, str(run_dir))
     assert sorted(points['loss/training']) == [50, 100, 120, 150]
     assert sorted(points['accuracy/test']) == [120, 150]
+    events = [event for path in sorted(run_dir.glob('events*'))
+              for event in tf.train.summary_iterator(str(path))]
+    assert [event.step for event in events
+            if event.session_log.status == tf.SessionLog.START] == [1, 121]
     assert fails('--resume', 'run', '--steps', 140, cwd=tmp_path) == (
         'error: the run in run has 150 steps behind it: name more with --steps')
 
@@ -731,7 +750,7 @@ def test_what_was_noted_of_steps_that_were_lost_is_forgotten(whole_run,
     (events,) = run_dir.glob('events*')
     events.write_bytes(events.read_bytes()[:-5])  # killed while writing
     writer = tf.summary.FileWriter(str(run_dir))
-    for step, session_log in ((110, None), (115, None), (120, 111)):
+    for step, session_log in ((110, None), (111, None), (120, 111)):
         if session_log:
             writer.add_session_log(
                 tf.SessionLog(status=tf.SessionLog.START), session_log)
@@ -829,6 +848,32 @@ def test_cannot_be_resumed(damage, args, line, whole_run, tmp_path):
         assert path.read_bytes() == body
 
 
+def test_a_bad_flag_with_resume_is_wrong_usage(whole_run, monkeypatch, capsys):
+    monkeypatch.setattr(data, 'num_train', lambda dataset, data_dir: 99)
+    with pytest.raises(SystemExit) as stop:
+        train_lstm_mnist.parse_flags(['--resume', str(whole_run),
+                                      '--steps', '130'])
+    assert stop.value.code == 2
+    assert 'argument --batch_size: must be from 1 to 99' in (
+        capsys.readouterr().err)
+
+
+def test_a_resumed_run_draws_new_dropout(tmp_path):
+    # The same image always, and weights that stay as they are.
+    images = np.full([5256, 28, 28], 100)
+    labels = np.zeros(5256)
+    for name, items in zip(data.FILES, (images, labels, images, labels)):
+        (tmp_path / name).write_bytes(idx(items))
+    assert run(SCRIPT, *SMALL, '--data_dir', '.', '--lr', 1e-30, '--steps', 1,
+               '--seed', 1, '--run_dir', 'run', cwd=tmp_path).returncode == 0
+    assert run(SCRIPT, '--resume', 'run', '--steps', 2,
+               cwd=tmp_path).returncode == 0
+    losses = train_lstm_mnist.read_points(tf, str(tmp_path / 'run'))[
+        'loss/training']
+    assert losses[1] != losses[2]
+    assert losses[1] == pytest.approx(losses[2], rel=0.2)
+
+
 def test_other_data_are_not_what_it_goes_on_with(made_up_dir, made_up,
                                                  tmp_path):
     def begin(*args):
@@ -877,6 +922,29 @@ def test_the_last_three_checkpoints_are_kept(saves):
     assert set(sess.run(W)) == {4}
 
 
+def test_a_checkpoint_is_on_the_disk_before_it_counts(saves, monkeypatch):
+    sess, saver, run_dir, W = saves
+    done = []
+
+    def look(name, of):
+        function = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args: (
+            done.append((name, os.path.basename(of(*args)))), function(*args)))
+
+    look('fsync', lambda descriptor: os.readlink('/proc/self/fd/%d'
+                                                 % descriptor))
+    look('replace', lambda source, target: target)
+    (run_dir / 'saving').mkdir()  # left by a process that died
+    (run_dir / 'saving' / 'model.ckpt-3.index').write_text('half of it')
+    train_lstm_mnist.save(tf, sess, saver, str(run_dir), 5)
+    data_file, index = ('model.ckpt-5.' + part for part in
+                        ('data-00000-of-00001', 'index'))
+    assert done[:5] == [('fsync', data_file), ('replace', data_file),
+                        ('fsync', index), ('replace', index),
+                        ('fsync', 'saves')]
+    assert train_lstm_mnist.restore(tf, sess, saver, str(run_dir), 9) == 5
+
+
 @pytest.mark.parametrize('part', ['data-00000-of-00001', 'index'])
 @pytest.mark.parametrize('change', [
     cut, flip(0), flip(0.5), flip(0.99), os.remove,
@@ -896,7 +964,8 @@ def test_an_older_checkpoint_takes_the_place_of_a_damaged_one(
 
 
 @pytest.mark.parametrize('times', range(4))
-def test_a_save_that_fails_leaves_what_was_there(times, saves, monkeypatch):
+def test_a_save_that_fails_leaves_what_was_there(times, saves, monkeypatch,
+                                                 capsys):
     sess, saver, run_dir, W = saves
     replace, left = os.replace, [times]
 
@@ -916,6 +985,7 @@ def test_a_save_that_fails_leaves_what_was_there(times, saves, monkeypatch):
     assert not (run_dir / 'saving').exists()
     assert train_lstm_mnist.restore(tf, sess, saver, str(run_dir), 9) == (
         4 if times < 2 else 5)
+    assert 'damaged' not in capsys.readouterr().err
 
 
 def closed_pipe():
