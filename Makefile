@@ -19,7 +19,8 @@ export DATA_DIR MIRROR
 # FLAGS that choose the data have the last word, and no digits take its place.
 train: .venv/installed
 ifneq (,$(filter --resume%,$(FLAGS)))
-	@.venv/bin/python train_lstm_mnist.py $(FLAGS)
+	@.venv/bin/python train_lstm_mnist.py \
+	    $(if $(filter file,$(origin DATA_DIR)),,--data_dir "$$DATA_DIR") $${MIRROR:+--mirror "$$MIRROR"} $(FLAGS)
 else ifneq (,$(filter --data_dir% --dataset% --mirror%,$(FLAGS)))
 	@.venv/bin/python train_lstm_mnist.py --data_dir "$$DATA_DIR" $${MIRROR:+--mirror "$$MIRROR"} $(FLAGS)
 else

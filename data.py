@@ -7,6 +7,7 @@ the reading imports TensorFlow; finding, fetching and checking need no package.
 1 if there is something to mend, and with 3 if no mirror gave what is missing.
 """
 import argparse
+import functools
 import gzip
 import hashlib
 import http.client
@@ -51,6 +52,34 @@ class UserError(Exception):
 
 class NoMirrorError(UserError):
     """No mirror gave the files that are missing."""
+
+
+def reports_errors(main):
+    """Makes of a script's main one that tells in a line what went wrong.
+
+    The user's errors begin with `error:`; the exit status is then 1, after
+    Ctrl-C 130, and else what main returns.
+    """
+    @functools.wraps(main)
+    def reporting(argv=None):
+        try:
+            return main(argv)
+        except UserError as error:
+            print('error: %s' % error, file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print('stopped', file=sys.stderr)
+            return 130
+        except OSError as error:
+            # As a rule stdout: a pipe that nothing reads any more, a full
+            # disk. Python flushes it once more as it exits, which would fail
+            # again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            print('error: cannot read or write %s (%s): mend that and run again'
+                  % (error.filename or 'stdout', error.strerror),
+                  file=sys.stderr)
+            return 1
+    return reporting
 
 
 def import_tensorflow():
@@ -208,7 +237,7 @@ def find_files(data_dir, mirrors=MIRRORS):
     Args:
         data_dir: str, the folder; made if something was fetched.
         mirrors: addresses that the files' names are appended to, tried in
-            turn.
+            turn; none, and nothing is fetched.
 
     Raises:
         NoMirrorError: something is missing that no mirror gave.
@@ -316,9 +345,9 @@ def _fetch_files(data_dir, missing, mirrors):
             failures.append('%s: %s' % (mirror, _reason(error)))
             print('that failed: ' + _reason(error), file=sys.stderr)
     raise NoMirrorError(
-        'could not fetch MNIST (%s): put %s into %s, or train on the bundled '
-        'digits with --dataset digits'
-        % ('; '.join(failures), ', '.join(missing), data_dir))
+        '%s: put %s into %s, or name the folder that has them'
+        % ('could not fetch MNIST (%s)' % '; '.join(failures) if failures
+           else 'MNIST is not there', ', '.join(missing), data_dir))
 
 
 def _reason(error):
@@ -433,6 +462,7 @@ def mirror_url(text):
     return text
 
 
+@reports_errors
 def main(argv=None):
     """Finds or fetches the files as argv says; returns the exit status."""
     parser = argparse.ArgumentParser(description="Sees to it that MNIST's four "
@@ -446,12 +476,9 @@ def main(argv=None):
     args = parser.parse_args(argv)
     try:
         find_files(args.data_dir, args.mirror)
-    except UserError as error:
+    except NoMirrorError as error:
         print('error: %s' % error, file=sys.stderr)
-        return 3 if isinstance(error, NoMirrorError) else 1
-    except KeyboardInterrupt:
-        print('stopped', file=sys.stderr)
-        return 130
+        return 3
     return 0
 
 

@@ -33,7 +33,7 @@ def parse_flags(argv=None):
     parser.add_argument('--rows', metavar='OUT.png', type=_png,
                         help='draw the one image and, beside each of its rows, '
                         'what the network takes it for when it has read so far')
-    flags = parser.parse_args(argv)
+    flags = parser.parse_intermixed_args(argv)
     if (flags.test is None) == (not flags.files):
         parser.error('name either FILEs or --test N')
     if flags.rows and len(flags.files) > 1:
@@ -64,11 +64,18 @@ def load(tf, run_dir):
             saved_model is damaged.
     """
     path = os.path.join(run_dir, 'saved_model')
+    if not os.path.isdir(run_dir):
+        raise data.UserError('there is no folder %s: name the directory of a '
+                             'run that is done' % run_dir)
     if not os.path.isdir(path):
         raise data.UserError(
             '%s has no saved_model: name the directory of a run that is done, '
-            'or go on with it: train_lstm_mnist.py --resume %s'
+            'or go on with it: python train_lstm_mnist.py --resume %s'
             % (run_dir, run_dir))
+    steps = _read(run_dir, 'result.json', 'steps')
+    if steps != _read(run_dir, 'config.json', 'steps'):
+        print('warning: the run in %s is not done: this is its network after '
+              '%s steps' % (run_dir, steps or 'fewer'), file=sys.stderr)
     config = tf.ConfigProto()
     config.gpu_options.allow_growth = True
     sess = tf.Session(graph=tf.Graph(), config=config)
@@ -83,6 +90,14 @@ def load(tf, run_dir):
     images = signature.inputs['images'].name
     rows = signature.outputs['probabilities'].name
     return lambda fed: sess.run(rows, {images: fed})
+
+
+def _read(run_dir, name, key):
+    try:
+        with open(os.path.join(run_dir, name)) as f:
+            return json.load(f)[key]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not there, or not ours
 
 
 def read_image(path):
@@ -200,17 +215,14 @@ def test_image(flags):
     Raises:
         data.UserError: there is no such image, or not that data set.
     """
-    path = os.path.join(flags.run_dir, 'config.json')
-    try:
-        with open(path) as f:
-            config = json.load(f)
-        dataset, sha256 = config['dataset'], config['data_sha256']
-        data_dir = flags.data_dir or config['data_dir']
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise data.UserError('cannot read %s (%s): name the directory of a run'
-                             % (path, error))
+    dataset, data_dir, sha256 = (_read(flags.run_dir, 'config.json', key) for key
+                                 in ('dataset', 'data_dir', 'data_sha256'))
+    data_dir = flags.data_dir or data_dir
+    if not dataset:
+        raise data.UserError('%s does not tell what it was trained on: put back '
+                             'a whole config.json' % flags.run_dir)
     with contextlib.redirect_stdout(io.StringIO()):
-        test = data.read_data_sets(data_dir, dataset).test
+        test = data.read_data_sets(data_dir, dataset, mirrors=()).test
     if data.fingerprint(dataset, data_dir) != sha256:
         raise data.UserError(
             '%s does not hold the files that %s was trained on: name the '
@@ -266,35 +278,30 @@ def draw_rows(image, probabilities, path):
     data.write_whole(path, png.getvalue())
 
 
+@data.reports_errors
 def main(argv=None):
     """Names the digits as the flags in argv say; returns the exit status."""
+    flags = parse_flags(argv)
+    network = load(data.import_tensorflow(), flags.run_dir)
     status = 0
-    try:
-        flags = parse_flags(argv)
-        network = load(data.import_tensorflow(), flags.run_dir)
-        for path in flags.files or [None]:
-            try:
-                if path is None:
-                    image, label = test_image(flags)
-                    name, labelled = ('test image %d' % flags.test,
-                                      ', labelled %d' % label)
-                else:
-                    image, name, labelled = read_image(path), path, ''
-                rows, = network([image])
-                digit = rows[-1].argmax()
-                print('%s: %d, probability %.4f%s'
-                      % (name, digit, rows[-1, digit], labelled), flush=True)
-                if flags.rows:
-                    draw_rows(image, rows, flags.rows)
-            except data.UserError as error:
-                print('error: %s' % error, file=sys.stderr)
-                status = 1
-    except data.UserError as error:
-        print('error: %s' % error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('stopped', file=sys.stderr)
-        return 130
+    for path in flags.files or [None]:
+        try:
+            if path is None:
+                image, label = test_image(flags)
+                name, labelled = ('test image %d' % flags.test,
+                                  ', labelled %d' % label)
+            else:
+                image, name, labelled = read_image(path), path, ''
+        except data.UserError as error:
+            print('error: %s' % error, file=sys.stderr)
+            status = 1
+            continue
+        rows, = network([image])
+        digit = rows[-1].argmax()
+        print('%s: %d, probability %.4f%s'
+              % (name, digit, rows[-1, digit], labelled), flush=True)
+        if flags.rows:
+            draw_rows(image, rows, flags.rows)
     return status
 
 

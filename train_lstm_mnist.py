@@ -287,6 +287,9 @@ def train(tf, flags):
                 step += 1
                 losses.append(loss)
                 bar.update()
+                if step % flags.save_every == 0 and step < flags.steps:
+                    save(tf, sess, saver, run_dir, step)
+                    saved = step
                 transcribe = step % 200 == 0
                 log = step % flags.log_every == 0 or step == flags.steps
                 if transcribe or log:
@@ -296,7 +299,7 @@ def train(tf, flags):
                         mnist.train.epochs_completed, step, accuracy))
                     sys.stdout.flush()
                 if log:
-                    rate = 1 / np.mean(step_seconds[-len(losses):])
+                    rate = 1 / np.median(step_seconds[-len(losses):])
                     loss, losses = np.mean(losses), []
                     note({'accuracy/training': accuracy,
                           'loss/training': loss, 'steps_per_second': rate})
@@ -306,11 +309,8 @@ def train(tf, flags):
                         print('step %d of %d, %.1f steps/s, loss %.4f, '
                               'accuracy %.3f' % (step, flags.steps, rate, loss,
                                                  accuracy), file=sys.stderr)
-                if step % flags.save_every == 0 and step < flags.steps:
-                    save(tf, sess, saver, run_dir, step)
-                    saved = step
-                    if not stopped:
-                        note_validation()
+                if saved == step and not stopped:
+                    note_validation()
         if saved != step:
             save(tf, sess, saver, run_dir, step)
         if not stopped:
@@ -715,32 +715,24 @@ def write_json(path, value):
     data.write_whole(path, (json.dumps(value, indent=2) + '\n').encode())
 
 
+@data.reports_errors
 def main(argv=None):
     """Trains as the flags in argv say; returns the exit status."""
     # Python 3.7 would hold back what goes to a log file.
     sys.stderr.reconfigure(line_buffering=True)
+    flags = parse_flags(argv)
+    tf = data.import_tensorflow()
     try:
-        flags = parse_flags(argv)
-        tf = data.import_tensorflow()
-        try:
-            return train(tf, flags)
-        except tf.errors.ResourceExhaustedError as error:
-            raise data.UserError('out of memory (%s): lower --batch_size, '
-                                 '--hidden_size or --layer_num'
-                                 % str(error).splitlines()[0])
-    except data.UserError as error:
-        print('error: %s' % error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print('stopped', file=sys.stderr)
-        return 130
-    except OSError as error:
-        # As a rule stdout: a pipe that nothing reads any more, a full disk.
-        # Python flushes it once more as it exits, which would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print('error: cannot read or write %s (%s): mend that and run again'
-              % (error.filename or 'stdout', error.strerror), file=sys.stderr)
-        return 1
+        return train(tf, flags)
+    except data.NoMirrorError as error:
+        if flags.resume:
+            raise
+        raise data.UserError('%s with --data_dir, or train on the bundled '
+                             'digits with --dataset digits' % error)
+    except tf.errors.ResourceExhaustedError as error:
+        raise data.UserError('out of memory (%s): lower --batch_size, '
+                             '--hidden_size or --layer_num'
+                             % str(error).splitlines()[0])
 
 
 if __name__ == '__main__':

@@ -126,7 +126,7 @@ def send(handler, body, length=None):
     handler.wfile.write(body)
 
 
-def run(script, *args, cwd=ROOT, **env):
+def run(script, *args, cwd=ROOT, stdout=subprocess.PIPE, **env):
     """Runs one of the project's scripts.
 
     Returns a CompletedProcess; its error_lines are those of stderr that begin
@@ -136,7 +136,7 @@ def run(script, *args, cwd=ROOT, **env):
     env.pop('TF_CPP_MIN_LOG_LEVEL', None)  # the script is to see to that itself
     done = subprocess.run(
         [sys.executable, os.path.join(ROOT, script), *map(str, args)],
-        cwd=str(cwd), env=env, stdout=subprocess.PIPE,
+        cwd=str(cwd), env=env, stdout=stdout,
         stderr=subprocess.PIPE, universal_newlines=True, timeout=300)
     assert 'Traceback' not in done.stderr, done.stderr
     done.error_lines = [line for line in done.stderr.splitlines()

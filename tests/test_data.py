@@ -336,7 +336,7 @@ def test_a_mirror_that_lies_leaves_nothing_and_the_next_is_asked(
     assert str(error).endswith(
         'put train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, '
         't10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz into %s, or '
-        'train on the bundled digits with --dataset digits' % folder)
+        'name the folder that has them' % folder)
     assert not folder.exists()
 
     honest = serve(lambda handler, name: send(handler, published[name]))

@@ -151,6 +151,10 @@ def test_a_run_that_is_resumed_knows_its_data(project):
     assert make(project, 'train', 'FLAGS=--steps 9 --resume r').returncode == 0
     assert (project / 'log').read_text().splitlines()[-1] == (
         'train_lstm_mnist.py --steps 9 --resume r')
+    assert make(project, 'train', 'FLAGS=--resume r', 'DATA_DIR=d',
+                'MIRROR=http://m/').returncode == 0
+    assert (project / 'log').read_text().splitlines()[-1] == (
+        'train_lstm_mnist.py --data_dir d --mirror http://m/ --resume r')
 
 
 def test_train_on_the_bundled_digits_where_no_mirror_answers(project):

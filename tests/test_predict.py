@@ -223,11 +223,11 @@ def damaged(name, change):
 
 
 @pytest.mark.parametrize('damage, line', [
-    (lambda run_dir: shutil.rmtree(str(run_dir)), r'run has no saved_model: '
-     r'name the directory of a run that is done, or go on with it: '
-     r'train_lstm_mnist.py --resume run'),
+    (lambda run_dir: shutil.rmtree(str(run_dir)), r'there is no folder run: '
+     r'name the directory of a run that is done'),
     (lambda run_dir: shutil.rmtree(str(run_dir / 'saved_model')),
-     r'run has no saved_model: .*'),
+     r'run has no saved_model: name the directory of a run that is done, or go '
+     r'on with it: python train_lstm_mnist.py --resume run'),
     (damaged('saved_model/saved_model.pb', lambda body: body[:-9]),
      r'run/saved_model is damaged \(.*\): train again, .*'),
     (damaged('saved_model/saved_model.pb', lambda body: b''),
@@ -238,7 +238,8 @@ def damaged(name, change):
              lambda body: body[:-9]),
      r'run/saved_model is damaged \(.*\): train again, .*'),
     (damaged('config.json', lambda body: body[:-9]),
-     r'cannot read run/config.json \(.*\): name the directory of a run'),
+     r'run does not tell what it was trained on: put back a whole '
+     r'config.json'),
 ])
 def test_a_run_that_is_no_good(damage, line, digits_run, tmp_path):
     shutil.copytree(str(digits_run), str(tmp_path / 'run'))
@@ -246,6 +247,28 @@ def test_a_run_that_is_no_good(damage, line, digits_run, tmp_path):
     done = run(SCRIPT, 'run', '--test', 0, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, '')
     assert re.fullmatch('error: ' + line, *done.error_lines)
+
+
+@pytest.mark.parametrize('change, steps', [
+    (lambda run_dir: damaged('config.json', lambda body: body.replace(
+        b'"steps": 500', b'"steps": 900'))(run_dir), '500'),
+    (lambda run_dir: (run_dir / 'result.json').unlink(), 'fewer')])
+def test_a_run_that_was_not_done_again(change, steps, digits_run, tmp_path):
+    shutil.copytree(str(digits_run), str(tmp_path / 'run'))
+    change(tmp_path / 'run')
+    done = run(SCRIPT, '--test', 0, 'run', cwd=tmp_path)
+    assert re.fullmatch('test image 0: .*\n', done.stdout)
+    assert ('warning: the run in run is not done: this is its network after %s '
+            'steps' % steps) in done.stderr.splitlines()
+
+
+def test_stdout_that_takes_nothing(digits_run):
+    with open('/dev/full', 'w') as full:
+        done = run(SCRIPT, digits_run, '--test', 0, stdout=full)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        'error: cannot read or write stdout (No space left on device): mend '
+        'that and run again')
 
 
 def test_a_test_image_of_other_data(digits_run, made_up_dir, tmp_path):
@@ -261,6 +284,8 @@ def test_a_test_image_of_other_data(digits_run, made_up_dir, tmp_path):
     config.update(data_sha256=data.fingerprint('mnist', str(made_up_dir)),
                   data_dir='elsewhere')
     path.write_text(json.dumps(config))
+    done = run(SCRIPT, 'run', '--test', 0, cwd=tmp_path)
+    assert done.error_lines[0].startswith('error: MNIST is not there: put train')
     done = run(SCRIPT, 'run', '--test', 63, '--data_dir', 'made_up',
                cwd=tmp_path)
     assert re.fullmatch('test image 63: .*, labelled 3\n', done.stdout)

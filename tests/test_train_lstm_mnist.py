@@ -471,7 +471,8 @@ def test_no_mirror_answers(tmp_path):
         'error: could not fetch MNIST (%s: Connection refused): put '
         'train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, '
         't10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz into MNIST_data, '
-        'or train on the bundled digits with --dataset digits' % NOWHERE)
+        'or name the folder that has them with --data_dir, or train on the '
+        'bundled digits with --dataset digits' % NOWHERE)
 
 
 def test_a_damaged_file(made_up_dir):
@@ -885,6 +886,9 @@ def test_other_data_are_not_what_it_goes_on_with(made_up_dir, made_up,
     labels = gzip.decompress(made_up[data.TEST_LABELS])
     (made_up_dir / data.TEST_LABELS).write_bytes(
         gzip.compress(labels[:-1] + b'\0'))
+    line = fails('--resume', 'run', '--data_dir', 'nowhere', '--mirror', NOWHERE,
+                 cwd=tmp_path)
+    assert line.endswith('into nowhere, or name the folder that has them')
     assert fails('--resume', 'run', cwd=tmp_path) == (
         'error: made_up does not hold the files that run was trained on: name '
         'the folder that does with --data_dir')
