@@ -1,3 +1,5 @@
+import contextlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -255,6 +257,39 @@ def test_loss_gradient_is_that_of_finite_differences():
         gradient = sess.run(gradient, {logits: values})
     np.testing.assert_allclose(gradient, expected / (2 * h), atol=1e-9)
     assert np.abs(gradient).max() > 1e-3
+
+
+def test_every_gradient_is_that_of_tensorflow(monkeypatch):
+    def loss_and_gradients():
+        with tf.Graph().as_default(), tf.Session() as sess:
+            tf.set_random_seed(1)
+            m = model.build(hidden_size=48)
+            return start(sess).run(
+                (m.cross_entropy,
+                 tf.gradients(m.cross_entropy, tf.trainable_variables())),
+                feed(m, 20, keep_prob=0.5))
+
+    loss, gradients = loss_and_gradients()
+    monkeypatch.setattr(tf.Graph, 'gradient_override_map',
+                        lambda graph, ops: contextlib.suppress())
+    assert loss == pytest.approx(loss_and_gradients()[0], rel=1e-6)
+    for gradient, expected in zip(gradients, loss_and_gradients()[1]):
+        assert np.abs(expected).max() > 1e-5
+        np.testing.assert_allclose(gradient, expected,
+                                   atol=1e-6 * np.abs(expected).max())
+
+
+def test_a_step_transposes_each_kernel_once_and_multiplies_by_that():
+    m = model.build(hidden_size=8)
+    ran = tf.RunMetadata()
+    with tf.Session() as sess:
+        start(sess).run(m.train_op, feed(m, 4), run_metadata=ran,
+                        options=tf.RunOptions(output_partition_graphs=True))
+    nodes = [node for graph in ran.partition_graphs for node in graph.node]
+    assert sum(node.op == 'Transpose' for node in nodes) == 2
+    # The softmax head's is small and left to TensorFlow.
+    assert [node.name for node in nodes if node.op == 'MatMul'
+            and node.attr['transpose_b'].b] == ['gradients/MatMul_grad/MatMul']
 
 
 def test_graph_takes_that_loss_and_its_gradient_reaches_the_first_row():
