@@ -6,6 +6,7 @@
 # make tensorboard   shows the runs in runs/; FLAGS=... are TensorBoard's
 # make results       trains five seeds with averaged weights and five without, and
 #                    prints a table; DATA_DIR, MIRROR and FLAGS as for train
+# make bench         times and weighs the training beside the tutorial's and PyTorch's
 # make torture       kills 50 runs at random moments and resumes them
 #
 # All make .venv first, with the Python 3.7 that PYTHON=... names or that is found.
@@ -14,7 +15,7 @@ DATA_DIR = MNIST_data
 MIRROR =
 export DATA_DIR MIRROR
 
-.PHONY: train test tensorboard results torture
+.PHONY: train test tensorboard results bench torture
 
 # FLAGS that choose the data have the last word, and no digits take its place.
 train: .venv/installed
@@ -63,6 +64,15 @@ results: .venv/installed
 	        --ema_decay $$decay --seed $$seed --run_dir $$dir/ema_decay-$$decay/seed-$$seed $(FLAGS) >&2 || exit; \
 	done; done; \
 	.venv/bin/python -c "$$TABLE" $$dir 0 0.995
+
+bench: .venv/installed
+	@[ -e .venv-torch/installed ] || { \
+	    echo 'Making .venv-torch with PyTorch, some GB.' >&2; \
+	    python3 -m venv --clear .venv-torch && \
+	    .venv-torch/bin/pip install --quiet torch==2.13.0 numpy==2.4.6 >&2 && \
+	    touch .venv-torch/installed; } || \
+	    echo 'note: that failed; it wants a python3 of 3.11 or newer.' >&2
+	@.venv/bin/python bench.py --data_dir "$$DATA_DIR" $(FLAGS)
 
 torture: .venv/installed
 	@.venv/bin/python tests/torture.py $(FLAGS)
