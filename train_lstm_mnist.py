@@ -268,11 +268,10 @@ def train(tf, flags):
     def note_validation():
         images, labels = mnist.validation.images, mnist.validation.labels
         weights = averages()
-        # Parts that stay in the processor's cache; the last may be smaller.
-        parts = [slice(i, i + 500) for i in range(0, len(images), 500)]
-        accuracy, loss = np.average(
-            [evaluate(images[part], labels[part], weights) for part in parts],
-            axis=0, weights=[len(images[part]) for part in parts])
+        # Ten parts, which stay in the processor's cache; the digits are one.
+        accuracy, loss = np.mean(
+            [evaluate(images[i:i + 500], labels[i:i + 500], weights)
+             for i in range(0, len(images), 500)], axis=0)
         note({'accuracy/validation': accuracy, 'loss/validation': loss})
         return accuracy
 

@@ -287,6 +287,8 @@ def test_a_step_transposes_each_kernel_once_and_multiplies_by_that():
                         options=tf.RunOptions(output_partition_graphs=True))
     nodes = [node for graph in ran.partition_graphs for node in graph.node]
     assert sum(node.op == 'Transpose' for node in nodes) == 2
+    # No row waits for the gradient of the kernel at the row after it.
+    assert not any('_grad/tuple' in node.name for node in nodes)
     # The softmax head's is small and left to TensorFlow.
     assert [node.name for node in nodes if node.op == 'MatMul'
             and node.attr['transpose_b'].b] == ['gradients/MatMul_grad/MatMul']

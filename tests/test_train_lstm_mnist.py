@@ -609,6 +609,18 @@ def test_half_of_the_cores_share_an_operation(cores, threads, monkeypatch):
     assert config.intra_op_parallelism_threads == 0  # all
 
 
+def test_training_keeps_its_memory(tmp_path, monkeypatch):
+    def seen():
+        raise data.UserError('seen')
+
+    monkeypatch.setattr(train_lstm_mnist, 'memory_kept', seen)
+    with pytest.raises(data.UserError, match='seen'):
+        train_lstm_mnist.train(tf, train_lstm_mnist.parse_flags([
+            '--dataset', 'digits', '--hidden_size', '8', '--run_dir',
+            str(tmp_path / 'run')]))
+    tf.reset_default_graph()
+
+
 def test_memory_is_kept_for_the_next_step_and_then_given_back():
     def resident():
         with open('/proc/self/statm') as f:
