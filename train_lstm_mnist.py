@@ -291,6 +291,7 @@ def train(tf, flags):
                 step += 1
                 losses.append(loss)
                 bar.update()
+                # Before the transcript, which may have lost its reader.
                 if step % flags.save_every == 0 and step < flags.steps:
                     save(tf, sess, saver, run_dir, step)
                     saved = step

@@ -302,6 +302,8 @@ def test_a_test_image_of_other_data(digits_run, made_up_dir, tmp_path):
     (('run', 'a.png', 'b.png', '--rows', 'o.png'),
      'argument --rows: draws one image, and there are 2'),
     (('run', 'a.png', '--rows', 'o.pdf'), 'argument --rows: must end in .png'),
+    (('run', '--rows', 'o.png', 'a.png', 'b.png'),
+     'argument --rows: draws one image, and there are 2'),
     (('run', '--test', 'x'), 'argument --test: '),
     (('', 'a.png'), 'argument RUN_DIR: must be the name of a folder'),
 ])

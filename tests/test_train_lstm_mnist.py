@@ -1057,6 +1057,17 @@ def test_stdout_that_takes_nothing(stdout, why, tmp_path):
     assert 'Traceback' not in stderr and 'Exception' not in stderr
 
 
+def test_what_was_trained_is_saved_before_stdout_fails(tmp_path):
+    running = start(*QUICK, '--steps', 400, '--run_dir', 'run', cwd=tmp_path,
+                    stdout=subprocess.PIPE)
+    assert running.stdout.readline() == '(1257, 784)\n'
+    running.stdout.close()  # as `| head -1` does
+    stderr = running.stderr.read()
+    assert running.wait() == 1
+    assert stderr.splitlines()[-1].startswith('error: cannot read or write ')
+    assert train_lstm_mnist.checkpoints(str(tmp_path / 'run')) == [200]
+
+
 # Accuracy after 200 steps of the tutorial's network. Untrained it is near 0.1.
 
 def accuracy_of(run_dir, *args):
