@@ -161,7 +161,7 @@ def unroll_by_hand(mlstm_cell, X, init_state):
     outputs = list()
     state = init_state
     with tf.variable_scope('RNN'), tf.get_default_graph().gradient_override_map(
-            {'MatMul': 'KernelMatMul'}):
+            {'MatMul': 'KernelMatMul', 'ConcatV2': 'KernelConcat'}):
         for timestep in range(timestep_size):
             if timestep > 0:
                 tf.get_variable_scope().reuse_variables()
@@ -172,30 +172,55 @@ def unroll_by_hand(mlstm_cell, X, init_state):
 
 @tf.RegisterGradient('KernelMatMul')
 def kernel_matmul_gradient(op, grad):
-    """The gradient of `tf.matmul(inputs, kernel)`, for a CPU.
+    """The gradient of a cell's `tf.matmul(tf.concat([x, h], 1), kernel)`.
 
     To TensorFlow it is `tf.matmul(grad, kernel, transpose_b=True)`, which
-    takes about three times as long as the same product with a matrix that was
-    transposed before. Each row asks for that matrix here, and TensorFlow makes
-    it once a step, since it merges operations that are the same.
+    takes a CPU about three times as long as the same product with a matrix
+    that was transposed before. Each row asks for that matrix here, and
+    TensorFlow makes it once a step, since it merges operations that are the
+    same.
 
     Args:
-        op: the MatMul, of inputs [n, in] and an LSTM's kernel [in, 4 * hidden].
+        op: the MatMul, of [n, in + hidden] and the kernel
+            [in + hidden, 4 * hidden].
         grad: float32 [n, 4 * hidden], the loss's gradient with respect to its
             product.
 
     Returns:
-        Those with respect to inputs and kernel, shaped as they are.
+        Those with respect to inputs and kernel, shaped as they are. The first
+        is a `tf.concat` of those of x and h, for `kernel_concat_gradient`.
     """
     inputs, kernel = op.inputs
     hidden_size = kernel.shape[1].value // 4
-    # By way of [4, hidden, in], as TensorFlow would see through a transposed
-    # matrix and put it back into the product.
-    transposed = tf.reshape(
-        tf.transpose(tf.reshape(kernel, [-1, 4, hidden_size]), [1, 2, 0]),
-        [4 * hidden_size, -1])
-    return (tf.matmul(grad, transposed),
+
+    def transposed(part):
+        # By way of [4, hidden, in], as TensorFlow would see through a
+        # transposed matrix and put it back into the product.
+        return tf.reshape(
+            tf.transpose(tf.reshape(part, [-1, 4, hidden_size]), [1, 2, 0]),
+            [4 * hidden_size, -1])
+
+    return (tf.concat([tf.matmul(grad, transposed(kernel[:-hidden_size])),
+                       tf.matmul(grad, transposed(kernel[-hidden_size:]))], 1),
             tf.matmul(inputs, grad, transpose_a=True))
+
+
+@tf.RegisterGradient('KernelConcat')
+def kernel_concat_gradient(op, grad):
+    """The gradient of the `tf.concat([x, h], 1)` before that product.
+
+    It hands on what was put together for it, so that nothing is, and the first
+    layer's gradient with respect to x, which nobody asks for, is not made.
+
+    Args:
+        op: the ConcatV2, of x [n, in], h [n, hidden] and the axis.
+        grad: float32 [n, in + hidden], of `kernel_matmul_gradient`.
+
+    Returns:
+        Those with respect to x, h and the axis, which has none.
+    """
+    x, h, _ = grad.op.inputs
+    return x, h, None
 
 
 def unroll_dynamic(mlstm_cell, X, init_state):

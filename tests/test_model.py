@@ -286,7 +286,11 @@ def test_a_step_transposes_each_kernel_once_and_multiplies_by_that():
         start(sess).run(m.train_op, feed(m, 4), run_metadata=ran,
                         options=tf.RunOptions(output_partition_graphs=True))
     nodes = [node for graph in ran.partition_graphs for node in graph.node]
-    assert sum(node.op == 'Transpose' for node in nodes) == 2
+    # One each for x and h, but the first layer's x, the digit.
+    assert sum(node.op == 'Transpose' for node in nodes) == 3
+    # And no row puts its gradients together to take them apart.
+    assert not any(node.name.endswith('MatMul_grad/concat')
+                   or 'concat_grad/' in node.name for node in nodes)
     # No row waits for the gradient of the kernel at the row after it.
     assert not any('_grad/tuple' in node.name for node in nodes)
     # The softmax head's is small and left to TensorFlow.
