@@ -48,7 +48,7 @@ def script(mnist, size, dynamic_rnn=False):
 
     def step():
         images, labels = mnist.train.next_batch(size['batch_size'])
-        sess.run([m.cross_entropy, m.train_op], {
+        sess.run([m.cross_entropy, m.weights_sum, m.train_op], {
             m.images: images, m.y: labels, m.keep_prob: 0.5,
             m.batch_size: size['batch_size']})
 

@@ -17,7 +17,7 @@ class_num = 10
 Model = collections.namedtuple('Model', [
     'images', 'y', 'batch_size', 'keep_prob', 'init_state', 'outputs', 'state',
     'h_state', 'W', 'bias', 'logits', 'y_pre', 'cross_entropy', 'train_op',
-    'correct_prediction', 'accuracy', 'averages'])
+    'weights_sum', 'correct_prediction', 'accuracy', 'averages'])
 
 
 def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False,
@@ -53,6 +53,8 @@ def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False,
             cross_entropy: float32 [], the loss.
             train_op: operation, one step of Adam, which counts it in
                 `tf.train.get_global_step()` (int64 []).
+            weights_sum: float32 [], after a step of Adam: NaN or infinite when
+                a weight is.
             correct_prediction: bool [n].
             accuracy: float32 [], the share of correct predictions.
             averages: a dict from the tensor that the graph reads a weight from
@@ -81,6 +83,9 @@ def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False,
     train_op = tf.train.AdamOptimizer(lr).minimize(
         cross_entropy, global_step=global_step, name='train_op',
         gate_gradients=tf.train.AdamOptimizer.GATE_GRAPH)
+    with tf.name_scope('weights'), tf.control_dependencies([train_op]):
+        weights_sum = tf.add_n([tf.reduce_sum(weight.read_value())
+                                for weight in tf.trainable_variables()])
     correct_prediction = tf.equal(tf.argmax(y_pre, 1), tf.argmax(y, 1),
                                   name='correct_prediction')
     accuracy = tf.reduce_mean(tf.cast(correct_prediction, tf.float32),
@@ -97,7 +102,7 @@ def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False,
         averages = {weight.value(): ema.average(weight) for weight in weights}
     return Model(_X, y, batch_size, keep_prob, init_state, outputs, state,
                  h_state, W, bias, logits, y_pre, cross_entropy, train_op,
-                 correct_prediction, accuracy, averages)
+                 weights_sum, correct_prediction, accuracy, averages)
 
 
 def mlstm(_X, batch_size, keep_prob, hidden_size, layer_num, dynamic_rnn):

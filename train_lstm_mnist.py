@@ -41,6 +41,10 @@ CUDA_LIBRARIES = (
 RESUME_FLAGS = ('steps', 'data_dir', 'mirror', 'device', 'log_every',
                 'save_every')
 
+# A guess has a loss of 0.23, ln(10) / 10; one at which the right digits have a
+# probability of exp(-1000) comes of steps that are too long, and grows.
+WORST_LOSS = 100.0
+
 
 def parse_flags(argv=None):
     """Returns the flags as an `argparse.Namespace`; exits with 2 on bad ones.
@@ -283,12 +287,21 @@ def train(tf, flags):
             while step < flags.steps and not stopped:
                 batch = mnist.train.next_batch(flags.batch_size)
                 step_started = time.perf_counter()
-                loss, _ = sess.run([m.cross_entropy, m.train_op], feed_dict={
-                    m.images: batch[0], m.y: batch[1],
-                    m.keep_prob: flags.keep_prob,
-                    m.batch_size: flags.batch_size})
+                loss, weights_sum, _ = sess.run(
+                    [m.cross_entropy, m.weights_sum, m.train_op], feed_dict={
+                        m.images: batch[0], m.y: batch[1],
+                        m.keep_prob: flags.keep_prob,
+                        m.batch_size: flags.batch_size})
                 step_seconds.append(time.perf_counter() - step_started)
                 step += 1
+                if not (loss <= WORST_LOSS and np.isfinite(weights_sum)):
+                    raise data.UserError(
+                        'the training came apart at step %d, with a loss of %g '
+                        'and a sum of all weights of %g: begin a new run with '
+                        'a lower --lr or a higher --keep_prob; %s keeps %s' % (
+                            step, loss, weights_sum, run_dir,
+                            'no checkpoint yet' if saved is None else
+                            'the checkpoint of step %d' % saved))
                 losses.append(loss)
                 bar.update()
                 # Before the transcript, which may have lost its reader.
