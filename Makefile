@@ -7,7 +7,7 @@
 # make results       trains five seeds with averaged weights and five without, and
 #                    prints a table; DATA_DIR, MIRROR and FLAGS as for train
 # make bench         times and weighs the training beside the tutorial's and PyTorch's
-# make torture       kills 50 runs at random moments and resumes them
+# make torture       kills trainings and fetches, fools fetches and fills disks
 #
 # All make .venv first, with the Python 3.7 that PYTHON=... names or that is found.
 
@@ -36,7 +36,7 @@ else
 endif
 
 test: .venv/installed
-	@.venv/bin/python -m pytest -ra tests
+	@.venv/bin/python -m pytest -ra -n 2 tests
 
 tensorboard: .venv/installed
 	@.venv/bin/tensorboard --logdir runs --host localhost $(FLAGS)
@@ -98,7 +98,8 @@ torture: .venv/installed
 	fi; \
 	echo "Making .venv with $$python and installing the pinned packages." >&2; \
 	"$$python" -m venv --clear .venv && \
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check pip==24.0 && \
+	grep ^pip== requirements-dev.txt | \
+	    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r /dev/stdin && \
 	.venv/bin/python -m pip install -r requirements-dev.txt >&2 && \
-	TF_CPP_MIN_LOG_LEVEL=2 .venv/bin/python -c 'import matplotlib, PIL, pytest, sklearn, tensorflow, tqdm' && \
+	TF_CPP_MIN_LOG_LEVEL=2 .venv/bin/python -c 'import hypothesis, matplotlib, PIL, pytest, sklearn, tensorflow, tqdm' && \
 	touch $@

@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import http.client
 import os
+import stat
 import struct
 import sys
 import time
@@ -40,7 +41,11 @@ FILES = {
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES
 MIRRORS = ('https://storage.googleapis.com/cvdf-datasets/mnist/',
            'https://ossci-datasets.s3.amazonaws.com/mnist/')
+FETCH_ERRORS = (OSError, http.client.HTTPException, ValueError)
 DATASETS = ('mnist', 'digits')
+
+# In a saved_model; that folder is for what TensorFlow does not read.
+SHA256SUMS = os.path.join('assets.extra', 'SHA256SUMS')
 
 VALIDATION_SIZE = 5000  # what TensorFlow's reader sets aside
 DIGITS_TRAIN, DIGITS_VALIDATION = 1257, 180  # of 1,797; the rest is the test
@@ -204,28 +209,45 @@ def num_train(dataset, data_dir):
     """
     if dataset == 'digits':
         return DIGITS_TRAIN
-    try:
-        with gzip.open(os.path.join(data_dir, TRAIN_IMAGES)) as f:
-            _, images = struct.unpack('>2I', f.read(8))
-    except (OSError, EOFError, zlib.error, struct.error):
-        images = 0
+    path = os.path.join(data_dir, TRAIN_IMAGES)
+    images = 0
+    if os.path.isfile(path):  # a pipe would have us wait
+        try:
+            with gzip.open(path) as f:
+                _, images = struct.unpack('>2I', f.read(8))
+        except (OSError, EOFError, zlib.error, struct.error):
+            pass
     return (images if images > VALIDATION_SIZE else 60000) - VALIDATION_SIZE
 
 
 def fingerprint(dataset, data_dir):
     """Returns the sha256 of the four files that are read, none for 'digits'."""
-    return [] if dataset == 'digits' else [_sha256(data_dir, name)
-                                           for name in FILES]
+    return [] if dataset == 'digits' else [
+        sha256_of(os.path.join(data_dir, name)) for name in FILES]
 
 
 def is_mnist(data_dir):
     """Returns whether the four files in data_dir are MNIST's, bit for bit."""
-    return all(_sha256(data_dir, name) == FILES[name][1] for name in FILES)
+    return fingerprint('mnist', data_dir) == [sha256 for _, sha256
+                                              in FILES.values()]
 
 
-def _sha256(data_dir, name):
-    with open(os.path.join(data_dir, name), 'rb') as f:
+def sha256_of(path):
+    """Returns the sha256 of a file, as 64 hexadecimal digits."""
+    with open(path, 'rb') as f:
         return hashlib.sha256(f.read()).hexdigest()
+
+
+def sha256sums(folder):
+    """Returns, as `sha256sum` prints it, the sha256 of all files in a folder.
+
+    But for those in assets.extra, where `SHA256SUMS` is.
+    """
+    names = [os.path.relpath(os.path.join(place, name), folder)
+             for place, _, files in os.walk(folder) for name in files]
+    return ''.join('%s  %s\n' % (sha256_of(os.path.join(folder, name)), name)
+                   for name in sorted(names)
+                   if os.path.dirname(name) != os.path.dirname(SHA256SUMS))
 
 
 def find_files(data_dir, mirrors=MIRRORS):
@@ -237,7 +259,8 @@ def find_files(data_dir, mirrors=MIRRORS):
     Args:
         data_dir: str, the folder; made if something was fetched.
         mirrors: addresses that the files' names are appended to, tried in
-            turn; none, and nothing is fetched.
+            turn, for a file that fails halfway or with a 5xx twice; none, and
+            nothing is fetched.
 
     Raises:
         NoMirrorError: something is missing that no mirror gave.
@@ -255,7 +278,7 @@ def find_files(data_dir, mirrors=MIRRORS):
               for name in present}
     missing = [name for name in FILES if name not in present]
     others = [name for name in present
-              if _sha256(data_dir, name) != FILES[name][1]]
+              if sha256_of(os.path.join(data_dir, name)) != FILES[name][1]]
     if missing:
         # Else another data set's images would get MNIST's labels.
         if others:
@@ -293,6 +316,9 @@ def _check_file(path):
 
     images = path.endswith('images-idx3-ubyte.gz')
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UserError('%s is not a file: put one in its place, or name '
+                            'another folder with --data_dir' % path)
         with gzip.open(path) as f:
             header = struct.Struct('>4I' if images else '>2I')
             head = f.read(header.size)
@@ -337,17 +363,32 @@ def _fetch_files(data_dir, missing, mirrors):
     for mirror in mirrors:
         try:
             while missing:
-                body = fetch(mirror, missing[0])
+                body = _fetch_twice(mirror, missing[0])
                 write_whole(os.path.join(data_dir, missing[0]), body)
                 del missing[0]
             return
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except FETCH_ERRORS as error:
             failures.append('%s: %s' % (mirror, _reason(error)))
             print('that failed: ' + _reason(error), file=sys.stderr)
     raise NoMirrorError(
         '%s: put %s into %s, or name the folder that has them'
         % ('could not fetch MNIST (%s)' % '; '.join(failures) if failures
            else 'MNIST is not there', ', '.join(missing), data_dir))
+
+
+def _fetch_twice(mirror, name):
+    """As `fetch`, but what may have been a hiccup of the mirror's is let pass."""
+    try:
+        return fetch(mirror, name)
+    except FETCH_ERRORS as error:
+        if isinstance(error, urllib.error.HTTPError):
+            hiccup = error.code >= 500
+        else:  # other URLErrors: it could not be reached
+            hiccup = not isinstance(error, urllib.error.URLError)
+        if not hiccup:
+            raise
+        print('that failed, once more: ' + _reason(error), file=sys.stderr)
+    return fetch(mirror, name)
 
 
 def _reason(error):
@@ -374,8 +415,8 @@ def fetch(mirror, name, timeout=15, deadline=900):
         bytes, the file, whose length and sha256 are those in `FILES`.
 
     Raises:
-        OSError, http.client.HTTPException or ValueError: it can't be reached,
-            is too slow, or sends something else.
+        FETCH_ERRORS: it can't be reached, is too slow, or sends something
+            else.
     """
     size, sha256 = FILES[name]
     url = mirror.rstrip('/') + '/' + name
@@ -412,12 +453,13 @@ def fetch(mirror, name, timeout=15, deadline=900):
     return bytes(body)
 
 
-def write_whole(path, body):
+def write_whole(path, body, advice='mend that, or name another folder'):
     """Writes a file so that it appears whole or, after a failure, not at all.
 
     Args:
         path: str; its folder is made if it is not there.
         body: bytes.
+        advice: str, what to do after a failure.
 
     Raises:
         UserError: the system says no.
@@ -436,8 +478,8 @@ def write_whole(path, body):
                 os.remove(temporary)
             raise
     except OSError as error:
-        raise UserError('cannot write %s (%s): mend that, or name another '
-                        'folder' % (path, error.strerror))
+        raise UserError('cannot write %s (%s): %s'
+                        % (path, error.strerror, advice))
 
 
 def folder(text):

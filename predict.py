@@ -80,10 +80,14 @@ def load(tf, run_dir):
     config.gpu_options.allow_growth = True
     sess = tf.Session(graph=tf.Graph(), config=config)
     try:
+        with open(os.path.join(path, data.SHA256SUMS)) as f:
+            if f.read() != data.sha256sums(path):
+                raise ValueError('its files are not those of its SHA256SUMS')
         with sess.graph.as_default():
             signature = tf.saved_model.load(
                 sess, [tf.saved_model.SERVING], path).signature_def['rows']
-    except (tf.errors.OpError, OSError, RuntimeError, KeyError) as error:
+    except (tf.errors.OpError, OSError, RuntimeError, KeyError,
+            ValueError) as error:
         raise data.UserError('%s is damaged (%s): train again, or delete it and '
                              'the result.json beside it and resume the run'
                              % (path, str(error).splitlines()[0]))

@@ -21,6 +21,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -40,6 +41,8 @@ CUDA_LIBRARIES = (
 # What a run that goes on may be given anew; its other flags made it what it is.
 RESUME_FLAGS = ('steps', 'data_dir', 'mirror', 'device', 'log_every',
                 'save_every')
+
+GO_ON = 'mend that and go on with --resume %s'  # a run directory
 
 # A guess has a loss of 0.23, ln(10) / 10; one at which the right digits have a
 # probability of exp(-1000) comes of steps that are too long, and grows.
@@ -248,12 +251,14 @@ def train(tf, flags):
         sess.run(tf.global_variables_initializer())
     kept_flags = dict(vars(flags), run_dir=run_dir, data_sha256=data_sha256)
     del kept_flags['resume']
-    write_json(os.path.join(run_dir, 'config.json'), kept_flags)
-    writer = tf.summary.FileWriter(run_dir)
+    data.write_whole(os.path.join(run_dir, 'config.json'), to_json(kept_flags))
+    write_event = event_writer(tf, run_dir)
     if not flags.resume:
-        writer.add_graph(sess.graph)
+        write_event(graph_def=sess.graph.as_graph_def(
+            add_shapes=True).SerializeToString())
     # TensorBoard forgets what a session that was killed noted of steps to come.
-    writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), step + 1)
+    write_event(step=step + 1, session_log=tf.SessionLog(
+        status=tf.SessionLog.START))
 
     def evaluate(images, labels, weights={}):
         return sess.run((m.accuracy, m.cross_entropy), feed_dict={
@@ -264,10 +269,9 @@ def train(tf, flags):
         return dict(zip(m.averages, sess.run(list(m.averages.values()))))
 
     def note(scalars):
-        writer.add_summary(tf.Summary(value=[
+        write_event(step=step, summary=tf.Summary(value=[
             tf.Summary.Value(tag=tag, simple_value=value)
-            for tag, value in scalars.items()]), step)
-        writer.flush()
+            for tag, value in scalars.items()]))
 
     def note_validation():
         images, labels = mnist.validation.images, mnist.validation.labels
@@ -347,7 +351,7 @@ def train(tf, flags):
         export(tf, config, flags, run_dir)
         draw_curves(read_points(tf, run_dir), os.path.join(run_dir, 'curves.png'))
     # Last, since it says that the run is done.
-    write_json(os.path.join(run_dir, 'result.json'), {
+    data.write_whole(os.path.join(run_dir, 'result.json'), to_json({
         'dataset': dataset,
         'steps': flags.steps,
         'resumed_from_step': flags.steps - len(step_seconds),
@@ -359,7 +363,7 @@ def train(tf, flags):
         'device': device,
         'versions': {'python': platform.python_version(),
                      'tensorflow': tf.__version__, 'numpy': np.__version__},
-    })
+    }), GO_ON % run_dir)
     sess.close()
     return 0
 
@@ -412,6 +416,50 @@ def stop_signals():
             signal.signal(number, handler)
 
 
+def event_writer(tf, run_dir):
+    """Makes a file for what a session notes for TensorBoard.
+
+    `tf.summary.FileWriter` writes the same, and says nothing when it can't.
+
+    Args:
+        tf: the module TensorFlow.
+        run_dir: str; the file is its events.out.tfevents.<time>.<host>.<pid>.
+
+    Returns:
+        A function that writes one `tf.Event` with the fields it is given, and
+        raises data.UserError if the system says no.
+    """
+    path = os.path.join(run_dir, 'events.out.tfevents.%d.%s.%d' % (
+        time.time(), socket.gethostname(), os.getpid()))
+    with written(tf, run_dir, path):
+        writer = tf.io.TFRecordWriter(path)
+
+    def write(**fields):
+        with written(tf, run_dir, path):
+            writer.write(tf.Event(wall_time=time.time(),
+                                  **fields).SerializeToString())
+            writer.flush()
+
+    write(file_version='brain.Event:2')
+    return write
+
+
+@contextlib.contextmanager
+def written(tf, run_dir, what):
+    """Makes of a write in a run's folder that fails a data.UserError.
+
+    Args:
+        tf: the module TensorFlow.
+        run_dir: str.
+        what: str, the file that is written.
+    """
+    try:
+        yield
+    except (tf.errors.OpError, OSError, ValueError) as error:
+        raise data.UserError('cannot write %s (%s): %s' % (
+            what, str(error).splitlines()[0], GO_ON % run_dir))
+
+
 def checkpoints(run_dir):
     """Returns the steps of the checkpoints in a folder, the latest first."""
     found = [re.fullmatch(r'model\.ckpt-(\d+)\.index', name)
@@ -446,7 +494,7 @@ def save(tf, sess, saver, run_dir, step):
             '%s: "model.ckpt-%d"\n' % pair for pair in [
                 ('model_checkpoint_path', steps[0])] + [
                 ('all_model_checkpoint_paths', kept)
-                for kept in steps[2::-1]]).encode())
+                for kept in steps[2::-1]]).encode(), GO_ON % run_dir)
         for old in steps[3:]:
             for path in sorted(glob.glob(os.path.join(
                     glob.escape(run_dir), 'model.ckpt-%d.*' % old)))[::-1]:
@@ -463,10 +511,10 @@ def aside(tf, run_dir, what):
         what: str, the name of what is written.
 
     Raises:
-        data.UserError: the system said no.
+        data.UserError: the system says no.
     """
     folder = os.path.join(run_dir, 'saving')
-    try:
+    with written(tf, run_dir, os.path.join(run_dir, what)):
         if os.path.exists(folder):  # left by a process that died
             shutil.rmtree(folder)
         os.mkdir(folder)
@@ -474,10 +522,6 @@ def aside(tf, run_dir, what):
             yield folder
         finally:
             shutil.rmtree(folder)
-    except (tf.errors.OpError, OSError, ValueError) as error:
-        raise data.UserError(
-            'cannot write %s in %s (%s): mend that and go on with --resume %s'
-            % (what, run_dir, str(error).splitlines()[0], run_dir))
 
 
 def sync(path):
@@ -571,6 +615,9 @@ def export(tf, config, flags, run_dir):
                     'classes': tf.argmax(rows[:, -1], 1)}),
                 'rows': signature({'images': images}, {'probabilities': rows})})
         builder.save()
+        # TensorFlow takes a graph in which a bit has changed for another graph.
+        data.write_whole(os.path.join(whole, data.SHA256SUMS),
+                         data.sha256sums(whole).encode(), GO_ON % run_dir)
         for folder, _, files in os.walk(whole):
             for name in files:
                 sync(os.path.join(folder, name))
@@ -640,7 +687,7 @@ def draw_curves(points, path):
     plots['accuracy'].legend(loc='lower right')
     png = io.BytesIO()
     figure.savefig(png, format='png')
-    data.write_whole(path, png.getvalue())
+    data.write_whole(path, png.getvalue(), GO_ON % os.path.dirname(path))
 
 
 def session_config(tf, dynamic_rnn=False):
@@ -773,8 +820,8 @@ def make_run_dir(path):
                              'with --run_dir' % (path, error.strerror))
 
 
-def write_json(path, value):
-    data.write_whole(path, (json.dumps(value, indent=2) + '\n').encode())
+def to_json(value):
+    return (json.dumps(value, indent=2) + '\n').encode()
 
 
 @data.reports_errors

@@ -1,10 +1,14 @@
 """What the tests share: MNIST, made-up data in its format, mirrors that lie."""
+import contextlib
 import gzip
 import http.server
 import os
+import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -46,9 +50,8 @@ def idx(items):
     return gzip.compress(header + items.astype(np.uint8).tobytes(), 1)
 
 
-@pytest.fixture(scope='session')
-def made_up():
-    """The bodies of four files in MNIST's format: 5,256 images and 64.
+def make_up():
+    """Returns {name: bytes} of files in MNIST's format: 5,256 images and 64.
 
     An image's class is the place of a bright band, so that it can be learnt.
     """
@@ -63,6 +66,11 @@ def made_up():
                                  idx(test))))
 
 
+@pytest.fixture(scope='session')
+def made_up():
+    return make_up()
+
+
 @pytest.fixture
 def made_up_dir(tmp_path, made_up):
     """A folder with the files of `made_up`."""
@@ -73,35 +81,37 @@ def made_up_dir(tmp_path, made_up):
     return folder
 
 
-@pytest.fixture
-def serve():
-    """A function that starts a server on 127.0.0.1 and returns its address.
+@contextlib.contextmanager
+def serving(answer):
+    """Gives the address of a server on 127.0.0.1.
 
     It takes answer(handler, name), which answers a GET of a file by name.
     """
-    servers = []
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            try:
+                answer(self, self.path.lstrip('/'))
+            except ConnectionError:
+                pass  # the client gave up, as the tests mean it to
 
-    def start(answer):
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                try:
-                    answer(self, self.path.lstrip('/'))
-                except ConnectionError:
-                    pass  # the client gave up, as the tests mean it to
+        def log_message(self, *args):
+            pass
 
-            def log_message(self, *args):
-                pass
-
-        server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-        server.daemon_threads = True
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        return 'http://127.0.0.1:%d/' % server.server_port
-
-    yield start
-    for server in servers:
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield 'http://127.0.0.1:%d/' % server.server_port
+    finally:
         server.shutdown()
         server.server_close()
+
+
+@pytest.fixture
+def serve():
+    """A function that does as `serving` until the test ends."""
+    with contextlib.ExitStack() as servers:
+        yield lambda answer: servers.enter_context(serving(answer))
 
 
 @pytest.fixture(scope='session')
@@ -126,8 +136,74 @@ def send(handler, body, length=None):
     handler.wfile.write(body)
 
 
-def run(script, *args, cwd=ROOT, stdout=subprocess.PIPE, **env):
-    """Runs one of the project's scripts.
+def stall(handler, name, body):
+    send(handler, body[:100], len(body))
+    time.sleep(3)
+
+
+def drip(handler, name, body):
+    send(handler, b'', len(body))
+    for place in range(100):
+        handler.wfile.write(body[place:place + 1])
+        time.sleep(0.1)
+
+
+def redirect(handler, name, body):
+    handler.send_response(302)
+    handler.send_header('Location', '/' + name)
+    handler.end_headers()
+
+
+def reset(handler, name, body):
+    send(handler, body[:100], len(body))
+    # Closing without lingering sends a reset.
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                  struct.pack('ii', 1, 0))
+    handler.connection.close()
+
+
+# What a mirror may do instead of sending train-images, and what is said of it.
+LIES = {
+    'the wrong file': (lambda handler, name, body: send(
+        handler, bytes(len(body))), 'whose sha256 is not the published one'),
+    'too little': (lambda handler, name, body: send(handler, body[:-1]),
+                   'sent {less} of the {size} bytes'),
+    'less than it says': (lambda handler, name, body: send(
+        handler, body[:-1], len(body)), 'sent {less} of the {size} bytes'),
+    'too much': (lambda handler, name, body: send(handler, body + bytes(10 ** 6)),
+                 'sent more than the {size} bytes'),
+    'nothing': (lambda handler, name, body: None, 'without response'),
+    'no HTTP': (lambda handler, name, body: handler.wfile.write(b'hi\n' * 9),
+                'hi'),
+    '404': (lambda handler, name, body: handler.send_error(404),
+            'HTTP 404 Not Found'),
+    '500': (lambda handler, name, body: handler.send_error(500),
+            'HTTP 500 Internal Server Error'),
+    'a circle': (redirect, 'redirect error that would lead to an infinite loop'),
+    'a reset': (reset, 'Connection reset by peer'),
+    'half, then silence': (stall, 'timed out'),
+    'a byte now and then': (drip, 'bytes of {name} in 1 seconds'),
+}
+
+
+def full_disk(folder, size='4k', full=True):
+    """Returns the start of a command, for `run`, that sees a small disk there.
+
+    It is of that size, and full or empty.
+    """
+    return ('unshare', '--user', '--map-root-user', '--mount', 'sh', '-c',
+            'mount -t tmpfs -o size=%s none "$1" && %s && shift && exec "$@"'
+            % (size, 'head -c %s /dev/zero >"$1"/filler' % size.upper()
+               if full else ':'), 'sh', folder)
+
+
+def without_root():
+    """Returns the start of a command, for `run`, that no root's rights reach."""
+    return () if os.geteuid() else ('unshare', '--user')
+
+
+def run(script, *args, cwd=ROOT, stdout=subprocess.PIPE, prefix=(), **env):
+    """Runs one of the project's scripts, after a prefix of the command.
 
     Returns a CompletedProcess; its error_lines are those of stderr that begin
     with `error:`.
@@ -135,7 +211,7 @@ def run(script, *args, cwd=ROOT, stdout=subprocess.PIPE, **env):
     env = dict(os.environ, **env)
     env.pop('TF_CPP_MIN_LOG_LEVEL', None)  # the script is to see to that itself
     done = subprocess.run(
-        [sys.executable, os.path.join(ROOT, script), *map(str, args)],
+        [*prefix, sys.executable, os.path.join(ROOT, script), *map(str, args)],
         cwd=str(cwd), env=env, stdout=stdout,
         stderr=subprocess.PIPE, universal_newlines=True, timeout=300)
     assert 'Traceback' not in done.stderr, done.stderr

@@ -4,10 +4,12 @@ Where a Python 3.7 is looked for and what is then called, with stand-ins that
 write down what they are asked; and `make train` for real on the bundled digits.
 """
 import os
+import re
 import shutil
 import subprocess
 import sys
 
+import pkg_resources
 import pytest
 
 from conftest import NOWHERE, ROOT
@@ -32,7 +34,7 @@ def project(tmp_path):
         shutil.copy2(os.path.join(ROOT, name), str(tmp_path))
     tools = tmp_path / 'bin'
     tools.mkdir()
-    for tool in ('mkdir', 'cp', 'cat', 'touch'):
+    for tool in ('mkdir', 'cp', 'cat', 'touch', 'grep'):
         (tools / tool).symlink_to(shutil.which(tool))
     return tmp_path
 
@@ -93,12 +95,12 @@ def test_python_is_found_and_installed_to_once(place, project):
     asked = log.read_text().splitlines()[1:]
     assert asked == [
         '-m venv --clear .venv',
-        '-m pip install --quiet --disable-pip-version-check pip==24.0',
+        '-m pip install --quiet --disable-pip-version-check -r /dev/stdin',
         '-m pip install -r requirements-dev.txt',
-        '-c import matplotlib, PIL, pytest, sklearn, tensorflow, tqdm',
-        '-m pytest -ra tests']
+        '-c import hypothesis, matplotlib, PIL, pytest, sklearn, tensorflow, tqdm',
+        '-m pytest -ra -n 2 tests']
     make(project, 'test', *named)
-    assert log.read_text().splitlines()[1:] == asked + ['-m pytest -ra tests']
+    assert log.read_text().splitlines()[1:] == asked + ['-m pytest -ra -n 2 tests']
 
 
 def test_a_broken_install_is_done_again(project):
@@ -113,6 +115,24 @@ def test_a_broken_install_is_done_again(project):
     (project / '-c.status').unlink()
     assert make(project, 'test').returncode == 0
     assert (project / 'log').read_text().count('venv --clear') == 3
+
+
+def test_the_environment_is_the_one_that_is_locked():
+    locked = {}
+    for name in ('requirements.txt', 'requirements-dev.txt'):
+        with open(os.path.join(ROOT, name)) as f:
+            for line in f:
+                if line.strip() and not line.startswith(('#', '-r ')):
+                    name, version = re.fullmatch(
+                        r'([\w.-]+)==(\S+)(?: --hash=sha256:[0-9a-f]{64})+\n',
+                        line).groups()
+                    locked[pkg_resources.safe_name(name).lower()] = version
+    assert len(locked) > 40
+    for name, version in locked.items():
+        installed = pkg_resources.get_distribution(name)
+        assert pkg_resources.parse_version(version) == installed.parsed_version
+        assert not [needed for needed in installed.requires()
+                    if needed.key not in locked]
 
 
 @pytest.mark.parametrize('status, trains', [

@@ -1,7 +1,9 @@
-"""Kills trainings at random moments, resumes them and says what was lost.
+"""Breaks trainings and fetches at random moments and says what was lost.
 
-`make torture` does so with 50, `python tests/torture.py N` with N.
+`make torture` kills 50 trainings, 30 fetches, fools 100 fetches and fills 20
+disks; `python tests/torture.py KILLS FETCHES FOOLED DISKS` does as many.
 """
+import hashlib
 import os
 import random
 import re
@@ -10,6 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+from conftest import LIES, full_disk, make_up, send, serving
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SAVE_EVERY = 5
@@ -103,12 +107,203 @@ def kill(times, folder, say=print):
     return counts
 
 
+def fetch(files, folder, mirror, seconds=None):
+    """Runs data.py on files that pass for MNIST's and, after seconds, kills it.
+
+    Args:
+        files: {name: bytes}.
+        folder: str.
+        mirror: str, the address.
+        seconds: float or None.
+
+    Returns:
+        Its exit status, -9 if it was killed, and what it wrote to stderr.
+    """
+    published = {name: (len(body), hashlib.sha256(body).hexdigest())
+                 for name, body in files.items()}
+    code = ('import functools, sys, data\n'
+            'data.FILES = %r\n'
+            'data.fetch = functools.partial(data.fetch, timeout=0.5, deadline=1)\n'
+            'sys.exit(data.main(%r))' % (published, [folder, mirror]))
+    running = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT,
+                               stderr=subprocess.PIPE, universal_newlines=True)
+    try:
+        stderr = running.communicate(timeout=seconds)[1]
+    except subprocess.TimeoutExpired:
+        running.kill()
+        stderr = running.communicate()[1]
+    assert 'Traceback' not in stderr, stderr
+    for name in set(files) & set(os.listdir(folder)):
+        with open(os.path.join(folder, name), 'rb') as f:
+            assert f.read() == files[name], name
+    return running.returncode, stderr
+
+
+def kill_fetches(times, folder, say=print):
+    """Kills so many fetches; the next one has to succeed.
+
+    Args:
+        times: int.
+        folder: str, for the folders that are fetched into.
+        say: what to do with a line of progress.
+
+    Returns:
+        A dict of ints: killed, files (that were there whole by then).
+
+    Raises:
+        AssertionError: a file was there that was not whole, or the next fetch
+            failed.
+    """
+    files = make_up()
+
+    def slowly(handler, name):
+        body = files[name]
+        send(handler, b'', len(body))
+        for place in range(0, len(body), len(body) // 20):
+            handler.wfile.write(body[place:place + len(body) // 20])
+            time.sleep(0.005)
+
+    counts = dict.fromkeys(['killed', 'files'], 0)
+    with serving(slowly) as mirror:
+        while counts['killed'] < times:
+            into = os.path.join(folder, 'fetch-%d' % counts['killed'])
+            os.makedirs(into, exist_ok=True)
+            status, _ = fetch(files, into, mirror, random.uniform(0.05, 0.8))
+            if status == 0:
+                shutil.rmtree(into)
+                continue
+            assert status == -9, status
+            there = len(set(files) & set(os.listdir(into)))
+            status, stderr = fetch(files, into, mirror)
+            assert status == 0 and stderr.count('fetching') == 4 - there, stderr
+            assert set(files) <= set(os.listdir(into))
+            counts['killed'] += 1
+            counts['files'] += there
+            say('killed with %d of 4 files there; the rest was fetched then'
+                % there)
+    return counts
+
+
+def fool_fetches(times, folder, say=print):
+    """Fetches from a mirror that half of the time fails, one way or another.
+
+    Args:
+        times: int, how often it is to fail at least.
+        folder: str, for the folders that are fetched into.
+        say: what to do with a line of progress.
+
+    Returns:
+        A dict of ints: fooled (answers that were no good), runs (of data.py),
+        folders (that were filled).
+
+    Raises:
+        AssertionError: a file was there that was not whole, or a fetch failed
+            that was not fooled.
+    """
+    files = make_up()
+    lies = []
+
+    def answer(handler, name):
+        if random.random() < 0.5:
+            lies.append(random.choice(sorted(LIES)))
+            LIES[lies[-1]][0](handler, name, files[name])
+        else:
+            send(handler, files[name])
+
+    counts = dict.fromkeys(['fooled', 'runs', 'folders'], 0)
+    with serving(answer) as mirror:
+        while counts['fooled'] < times:
+            into = os.path.join(folder, 'fetch-%d' % counts['folders'])
+            os.makedirs(into)
+            status = None
+            while status != 0:
+                told = len(lies)
+                status, stderr = fetch(files, into, mirror)
+                assert status == 0 or status == 3 and len(lies) > told, stderr
+                counts['runs'] += 1
+            assert sorted(os.listdir(into)) == sorted(files)
+            counts['folders'] += 1
+            counts['fooled'] = len(lies)
+            say('fooled %d times so far' % len(lies))
+    return counts
+
+
+def fill_disks(times, folder, say=print):
+    """Trains on so many disks that fill up, makes room and resumes.
+
+    Args:
+        times: int.
+        folder: str, for their run directories.
+        say: what to do with a line of progress.
+
+    Returns:
+        A dict of ints: filled, resumed, anew (full before the first
+        checkpoint).
+
+    Raises:
+        AssertionError: a training did not say what it could not write, could
+            not be resumed, or ended with other weights than a whole one.
+    """
+    whole = os.path.join(folder, 'whole')
+    train(*FLAGS, '--run_dir', whole)
+    expected = weights(whole)
+    size = sum(os.path.getsize(os.path.join(place, name))
+               for place, _, names in os.walk(whole) for name in names)
+    disk = os.path.join(folder, 'disk')
+    os.mkdir(disk)
+    counts = dict.fromkeys(['filled', 'resumed', 'anew'], 0)
+    while counts['filled'] < times:
+        kept = os.path.join(folder, 'run-%d' % counts['filled'])
+        command = ' '.join(
+            [sys.executable, os.path.join(ROOT, 'train_lstm_mnist.py')])
+        done = subprocess.run(
+            full_disk(disk, '%dk' % random.randrange(4, size // 1024), False)
+            + ('sh', '-c', command + ' "$@" && exit; status=$?; '
+               'mount -o remount,size=1g ' + disk + '; '
+               + command + ' --resume ' + disk + '/run; '
+               'cp -r ' + disk + '/run ' + kept + '; exit $status', 'sh',
+               *FLAGS, '--run_dir', disk + '/run'),
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            universal_newlines=True)
+        if done.returncode == 0:
+            continue
+        counts['filled'] += 1
+        assert 'Traceback' not in done.stderr, done.stderr
+        told = re.search(r'^error: cannot write \S+ \(.*No space left on device'
+                         r'\): mend that.*$', done.stderr, re.M)
+        assert told and done.returncode == 1, done.stderr
+        from_step = re.search(r'^going on from step (\d+)$', done.stderr, re.M)
+        if from_step:
+            counts['resumed'] += 1
+            assert weights(kept) == expected, kept
+        else:
+            counts['anew'] += 1
+            assert re.search('has no checkpoint yet|cannot read', done.stderr)
+        say('%s; %s' % (told[0].replace(disk, '.'), 'resumed from step '
+                        + from_step[1] if from_step
+                        else 'before the first checkpoint'))
+    return counts
+
+
 if __name__ == '__main__':
     os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
-    with tempfile.TemporaryDirectory() as scratch:
-        print('killed %(killed)d: %(resumed)d resumed and ended with the '
-              'weights of a run never killed, %(anew)d had no checkpoint yet; '
-              '%(while_saving)d were killed while saving; at most '
-              '%(most_steps_lost)d steps lost, with a save every ' % kill(
-                  int(sys.argv[1]) if sys.argv[1:] else 50, scratch)
-              + '%d' % SAVE_EVERY)
+    kills, fetches, fooled, disks = map(int, sys.argv[1:] or (50, 30, 100, 20))
+    rows = []
+    for times, what, torture, outcome in (
+            (kills, 'trainings killed', kill, '{resumed} resumed and ended with '
+             'the weights of one never killed, {anew} had no checkpoint yet; '
+             '{while_saving} were killed while saving; at most {most_steps_lost} '
+             'steps lost, with a save every %d' % SAVE_EVERY),
+            (fetches, 'fetches killed', kill_fetches, 'the next one fetched the '
+             'rest, {files} files being there; none was there in part'),
+            (fooled, 'answers of a mirror that were no good', fool_fetches,
+             '{folders} folders filled by {runs} runs; none held a file that was '
+             'not MNIST\'s'),
+            (disks, 'disks full', fill_disks, 'all said so; {resumed} resumed '
+             'with more room and ended with the weights of a whole run, {anew} '
+             'had no checkpoint yet')):
+        with tempfile.TemporaryDirectory() as scratch:
+            counts = torture(times, scratch)
+        rows.append('| %s | %d | %s |' % (what, next(iter(counts.values())),
+                                          outcome.format(**counts)))
+    print('\n| | times | |\n| --- | --- | --- |\n' + '\n'.join(rows))
