@@ -7,6 +7,7 @@
 # make results       trains five seeds with averaged weights and five without, and
 #                    prints a table; DATA_DIR, MIRROR and FLAGS as for train
 # make bench         times and weighs the training beside the tutorial's and PyTorch's
+# make horovod       builds Horovod into .venv, for several GPUs or machines
 # make torture       kills trainings and fetches, fools fetches and fills disks
 #
 # All make .venv first, with the Python 3.7 that PYTHON=... names or that is found.
@@ -15,7 +16,7 @@ DATA_DIR = MNIST_data
 MIRROR =
 export DATA_DIR MIRROR
 
-.PHONY: train test tensorboard results bench torture
+.PHONY: train test tensorboard results bench horovod torture
 
 # FLAGS that choose the data have the last word, and no digits take its place.
 train: .venv/installed
@@ -73,6 +74,18 @@ bench: .venv/installed
 	    touch .venv-torch/installed; } || \
 	    echo 'note: that failed; it wants a python3 of 3.11 or newer.' >&2
 	@.venv/bin/python bench.py --data_dir "$$DATA_DIR" $(FLAGS)
+
+# Without build isolation, as it is built against the TensorFlow of .venv. What is
+# in the environment has the last word, such as HOROVOD_GPU_OPERATIONS=NCCL.
+horovod: .venv/installed
+	@for tool in cmake c++; do \
+	    command -v $$tool >/dev/null || { \
+	        echo "error: no $$tool was found, which Horovod is built with: apt install cmake g++, or the like, and run make horovod again" >&2; \
+	        exit 1; }; \
+	done
+	@HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 \
+	    .venv/bin/python -m pip install --no-build-isolation -r requirements-horovod.txt >&2 && \
+	TF_CPP_MIN_LOG_LEVEL=2 .venv/bin/python -c 'import horovod.tensorflow'
 
 torture: .venv/installed
 	@.venv/bin/python tests/torture.py $(FLAGS)

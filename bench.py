@@ -2,6 +2,7 @@
 
 PARTs are step: a training step; size: its cost for other sizes; job: the whole
 run; memory: what it takes. All by default, and `--json FILE` keeps the figures.
+--horovod measures several workers instead, with what `make horovod` installs.
 What is compared runs in processes of its own, in turn, round after round; a
 table gives the median over the rounds, the lowest and the highest.
 """
@@ -10,6 +11,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -324,6 +326,65 @@ def run_job(name, size):
                  size, job=True)
 
 
+def run_horovod(size):
+    """Prints, on worker 0, what the workers that horovodrun began take.
+
+    As a JSON dict of medians over steps, in seconds: `step`; `alone`, the same
+    step without the others; `reduce`, an all-reduce of a float for every
+    weight, and `signal`, one of a single float; and `bytes` of the former.
+    """
+    import numpy as np
+
+    import train_lstm_mnist
+    workers = train_lstm_mnist.Workers(horovod=True)
+    tf = data.import_tensorflow()
+    import model
+    config = train_lstm_mnist.session_config(tf, workers=workers)
+    each = size['batch_size'] // workers.size
+    images = np.random.rand(each, 784).astype(np.float32)
+    labels = np.eye(10)[np.arange(each) % 10]
+
+    def median_of(make, times):
+        with tf.Graph().as_default(), tf.Session(config=config) as sess:
+            run = make(sess)
+            seconds = []
+            for _ in range(times):
+                started = time.perf_counter()
+                run()
+                seconds.append(time.perf_counter() - started)
+        return statistics.median(seconds[times // 3:])
+
+    def training(distribute):
+        def make(sess):
+            m = model.build(1e-3, size['hidden_size'], size['layer_num'],
+                            distribute=distribute)
+            sess.run(tf.global_variables_initializer())
+            return lambda: sess.run([m.cross_entropy, m.train_op], {
+                m.images: images, m.y: labels, m.keep_prob: 0.5,
+                m.batch_size: each})
+        return make
+
+    def reduction(count):
+        def make(sess):
+            # A constant would be reduced once and for all.
+            reduced = workers.mean(tf.Variable(tf.ones([count])))
+            sess.run(tf.global_variables_initializer())
+            return lambda: sess.run(reduced.op)
+        return make
+
+    with tf.Graph().as_default():
+        model.build(1e-3, size['hidden_size'], size['layer_num'])
+        count = sum(v.shape.num_elements() for v in tf.trainable_variables())
+    with train_lstm_mnist.memory_kept():
+        alone = median_of(training(lambda optimizer: optimizer), 60)
+        figures = {'step': median_of(training(workers.distribute), 60)
+                           if workers.size > 1 else alone,
+                   'alone': alone, 'reduce': median_of(reduction(count), 60),
+                   'signal': median_of(reduction(1), 60), 'bytes': 4 * count}
+    if workers.rank == 0:
+        print('\n' + json.dumps(figures), flush=True)
+
+
 def quietly(function, *args):
     with contextlib.redirect_stdout(sys.stderr):
         return function(*args)
@@ -455,6 +516,39 @@ def measure_job(rivals, size, rounds, steps=2000):
     return figures
 
 
+def measure_horovod(rivals, size, rounds):
+    """Returns {workers: {'step': [seconds], ...}}, see `run_horovod`.
+
+    Of 1 and 2 workers with the cores shared, and under 'batch', for 1 worker
+    with all of them, {images: [seconds of a step]}.
+    """
+    figures = {workers: [] for workers in (1, 2)}
+    batches = {images: [] for images in (8, 32, 128, 512)}
+    for _ in range(rounds):
+        for workers in figures:
+            figures[workers].append(_horovodrun(workers, size))
+        for images in batches:
+            batches[images].append(_horovodrun(1, dict(
+                size, batch_size=images))['alone'])
+    return {'workers': {workers: {key: [one[key] for one in of] for key in of[0]}
+                        for workers, of in figures.items()}, 'batch': batches}
+
+
+def _horovodrun(workers, size):
+    horovodrun = os.path.join(os.path.dirname(sys.executable), 'horovodrun')
+    if not os.path.exists(horovodrun):
+        raise data.UserError('--horovod: %s is missing: make horovod'
+                             % horovodrun)
+    done = subprocess.run(
+        [horovodrun, '-np', str(workers)] + command('script', '--horovod-work', size),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    found = re.findall(r'^\[0\]<stdout>:({.*})$', done.stdout, re.M)
+    if not found:
+        raise data.UserError('horovodrun ended without figures: %s' % (
+            ''.join(done.stderr.splitlines()[-1:])))
+    return json.loads(found[0])
+
+
 def measure_memory(rivals, size, rounds):
     """Returns {name: {'before': [MiB], 'peak': [MiB]}} of naming all at once."""
     names = ['script'] + rivals + ['cnn']
@@ -525,6 +619,63 @@ def print_memory(figures):
             for name, of in figures.items()))
 
 
+def print_horovod(figures):
+    workers = figures['workers']
+    table(['workers, the cores shared', 'ms a step', 'images/s',
+           'ms without the others', 'ms an all-reduce of %.1f MB'
+           % (workers[1]['bytes'][0] / 1e6), 'ms one of 4 bytes'], *(
+        [count, spread([1000 * s for s in of['step']], '%.0f'),
+         '%.0f' % (128 / statistics.median(of['step']))]
+        + [spread([1000 * s for s in of[key]], '%.1f')
+           if key == 'alone' or count > 1 else '-'
+           for key in ('alone', 'reduce', 'signal')]
+        for count, of in workers.items()))
+
+    # A step of b images is fixed + b * image, by least squares on ratios, so
+    # that small batches count as much as large ones.
+    sizes = sorted(figures['batch'])
+    seconds = [statistics.median(figures['batch'][b]) for b in sizes]
+    (ff, fi, ii), (f, i) = [
+        [sum(x) for x in zip(*rows)] for rows in (
+            [(1 / s ** 2, b / s ** 2, (b / s) ** 2)
+             for b, s in zip(sizes, seconds)],
+            [(1 / s, b / s) for b, s in zip(sizes, seconds)])]
+    image = (i * ff - f * fi) / (ii * ff - fi ** 2)
+    fixed = (f - fi * image) / ff
+    signal = statistics.median(workers[2]['signal'])
+    size = workers[1]['bytes'][0]
+    print('A model: on N machines a step of B images takes %.1f + %.3f B / N ms '
+          'of computing, which fits the steps of %s images here within %.0f %%, '
+          'an all-reduce 2 (N - 1) / N times %.1f MB at the network\'s rate, and '
+          '%.1f ms times N - 1 for its messages.\n' % (
+              1000 * fixed, 1000 * image, ', '.join(map(str, sizes)),
+              100 * max(abs((fixed + b * image) / s - 1)
+                        for b, s in zip(sizes, seconds)),
+              size / 1e6, 1000 * signal))
+
+    def network(count, rate):
+        return (2 * (count - 1) / count * size * 8 / rate
+                + (count - 1) * signal)
+
+    rates = (10e9, 100e9)
+    rows = []
+    for count in (1, 2, 4, 8, 16, 32):
+        row = [count]
+        for rate in rates:
+            step = fixed + 128 / count * image + network(count, rate)
+            row += ['%.0f' % (1000 * step),
+                    '%.1f' % ((fixed + 128 * image) / step)]
+        for rate in rates:
+            # (fixed + B image) / (count step) = 0.8, for B
+            row.append('-' if count == 1 else '%.0f' % (
+                (0.8 * count * (fixed + network(count, rate)) - fixed)
+                / (0.2 * image)))
+        rows.append(row)
+    table(['machines', '128 images, 10 Gbit/s: ms', 'times as fast',
+           '100 Gbit/s: ms', 'times as fast', 'images for 80 % of N times, '
+           '10 Gbit/s', '100 Gbit/s'], *rows)
+
+
 PARTS = {
     'step': (measure_step, print_step),
     'size': (measure_size, print_size),
@@ -560,6 +711,8 @@ def parse_flags(argv=None):
                         '%(default)s)')
     parser.add_argument('--rounds', type=int, default=5, choices=range(1, 1000),
                         metavar='N', help='default: %(default)s')
+    parser.add_argument('--horovod', action='store_true',
+                        help='measure several workers instead')
     parser.add_argument('--json', metavar='FILE', help='keep the figures there')
     return parser.parse_args(argv)
 
@@ -570,6 +723,9 @@ def main(argv=None):
     if sys.argv[1:2] in (['--work'], ['--job']):  # see `command`
         _, what, name, settings = sys.argv
         {'--work': work, '--job': run_job}[what](name, json.loads(settings))
+        return 0
+    if sys.argv[1:2] == ['--horovod-work']:
+        run_horovod(json.loads(sys.argv[3]))
         return 0
     flags = parse_flags(argv)
     data.find_files(flags.data_dir, [])
@@ -582,8 +738,11 @@ def main(argv=None):
                 hidden_size=256, layer_num=2)
     print(machine() + '\n', flush=True)
     figures = {'machine': machine()}
-    for part in flags.parts or PARTS:
-        measure, show = PARTS[part]
+    if flags.horovod:
+        parts = {'horovod': (measure_horovod, print_horovod)}
+    else:
+        parts = {part: PARTS[part] for part in flags.parts or PARTS}
+    for part, (measure, show) in parts.items():
         figures[part] = measure(rivals, size, flags.rounds)
         show(figures[part])
     if flags.json:

@@ -21,7 +21,7 @@ Model = collections.namedtuple('Model', [
 
 
 def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False,
-          ema_decay=0.0):
+          ema_decay=0.0, distribute=lambda optimizer: optimizer):
     """Adds the tutorial's graph to the default graph.
 
     Args:
@@ -32,6 +32,8 @@ def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False,
             Variables, checkpoints and outputs are the same.
         ema_decay: float in [0, 1), the share of the averaged weights that a
             step leaves as it was; 0 keeps no averages.
+        distribute: makes of the optimizer one whose gradients are the mean of
+            several workers', as `hvd.DistributedOptimizer` does.
 
     Returns:
         A `Model`, whose fields are tensors; n is the number of images fed.
@@ -80,7 +82,7 @@ def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False,
     global_step = tf.train.get_or_create_global_step()
     # As the optimizer does it by itself, a row's gradient would have to wait
     # until that of the kernel is done at the row after it.
-    train_op = tf.train.AdamOptimizer(lr).minimize(
+    train_op = distribute(tf.train.AdamOptimizer(lr)).minimize(
         cross_entropy, global_step=global_step, name='train_op',
         gate_gradients=tf.train.AdamOptimizer.GATE_GRAPH)
     with tf.name_scope('weights'), tf.control_dependencies([train_op]):

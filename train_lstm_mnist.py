@@ -9,6 +9,7 @@ import collections
 import contextlib
 import ctypes
 import fcntl
+import functools
 import glob
 import importlib.util
 import io
@@ -40,13 +41,16 @@ CUDA_LIBRARIES = (
 
 # What a run that goes on may be given anew; its other flags made it what it is.
 RESUME_FLAGS = ('steps', 'data_dir', 'mirror', 'device', 'log_every',
-                'save_every')
+                'save_every', 'horovod')
 
 GO_ON = 'mend that and go on with --resume %s'  # a run directory
 
 # A guess has a loss of 0.23, ln(10) / 10; one at which the right digits have a
 # probability of exp(-1000) comes of steps that are too long, and grows.
 WORST_LOSS = 100.0
+
+# How long the other workers wait for worker 0, which may have to fetch MNIST.
+WAIT_SECONDS = 1800
 
 
 def parse_flags(argv=None):
@@ -101,6 +105,10 @@ def parse_flags(argv=None):
         '--run_dir', type=data.folder,
         help='a new folder for the run (default: runs/<date>-<time>)')
     parser.add_argument(
+        '--horovod', action='store_true',
+        help='share every batch with the other workers that horovodrun began '
+        '(default: this is the only one)')
+    parser.add_argument(
         '--resume', metavar='RUN_DIR', type=data.folder,
         help='goes on with the run in this folder, with its flags; of those, '
         '%s and --%s may be given anew' % (
@@ -113,6 +121,9 @@ def parse_flags(argv=None):
                          'the folder itself')
         flags = _resumed_flags(parser, flags.resume,
                                sys.argv[1:] if argv is None else argv)
+    if 'HOROVOD_RANK' in os.environ and not flags.horovod:
+        parser.error('horovodrun began this: add --horovod, or each of its '
+                     'workers trains a network of its own')
     num_train = data.num_train(flags.dataset, flags.data_dir)
     if flags.batch_size > num_train:
         parser.error('argument --batch_size: must be from 1 to %d, the size of '
@@ -136,7 +147,8 @@ def _resumed_flags(parser, run_dir, argv):
                                                      error.strerror))
     except ValueError as error:
         damaged(error)
-    known = set(vars(parser.parse_args([]))) - {'resume'} | {'data_sha256'}
+    known = (set(vars(parser.parse_args([]))) - {'resume', 'horovod'}
+             | {'data_sha256'})
     if not isinstance(config, dict) or set(config) != known:
         damaged('it does not hold what this script writes there')
     begun_with = []
@@ -186,12 +198,119 @@ def _whole(low, high=None):
                    lambda n: low <= n <= high)
 
 
-def train(tf, flags):
+class Workers(object):
+    """The processes that train together, of which this is one.
+
+    Attributes:
+        size: int, how many they are; 1 without Horovod.
+        rank: int from 0 to size - 1, which one this is. What a user sees and
+            keeps is made by worker 0.
+        local_size, local_rank: int, the same among those on this machine.
+    """
+
+    def __init__(self, horovod=False):
+        """Joins those that horovodrun began, if horovod says so.
+
+        Raises:
+            data.UserError: Horovod is not installed.
+        """
+        self.size, self.rank, self.local_size, self.local_rank = 1, 0, 1, 0
+        if not horovod:
+            return
+        self.tf = data.import_tensorflow()
+        try:
+            import horovod.tensorflow as hvd
+        except ImportError as error:
+            raise data.UserError(
+                '--horovod: Horovod is missing (%s): make horovod, or see '
+                '"Several GPUs and machines" in README.md'
+                % str(error).splitlines()[0])
+        hvd.init()
+        self.hvd = hvd
+        self.size, self.rank = hvd.size(), hvd.rank()
+        self.local_size, self.local_rank = hvd.local_size(), hvd.local_rank()
+        # A GPU each. As gpu_options.visible_device_list has it, TensorFlow
+        # aborts where there is none.
+        gpus = os.environ.get('CUDA_VISIBLE_DEVICES')
+        gpus = [str(self.local_rank)] * self.local_size if gpus is None else (
+            gpus.split(',') + [''] * self.local_size)
+        os.environ['CUDA_VISIBLE_DEVICES'] = gpus[self.local_rank]
+
+    def first(self, what, then=None):
+        """Has worker 0 do something while the others wait.
+
+        Args:
+            what: a function without arguments.
+            then: the function that the others call once it is done.
+
+        Returns:
+            What it returned; on the others, without `then`, the same.
+
+        Raises:
+            On worker 0 what it raised, and SystemExit(1) on the others.
+        """
+        if self.size == 1:
+            return what()
+        result, told = None, None
+        try:
+            if self.rank == 0:
+                result = what()
+                told = [None if then else result]
+        finally:
+            told = self._tell(told)
+        if self.rank == 0:
+            return result
+        if told is None:
+            sys.exit(1)
+        return then() if then else told[0]
+
+    def _tell(self, told):
+        """Returns, on all workers, what worker 0 gives."""
+        def give_up():
+            sys.__stderr__.write(
+                'error: worker 0 has kept worker %d waiting for %d seconds: see '
+                'what it does, and run again\n' % (self.rank, WAIT_SECONDS))
+            os._exit(1)
+
+        # Horovod's own watch over workers that stall takes no notice here.
+        watch = threading.Timer(WAIT_SECONDS, give_up)
+        watch.daemon = True
+        config = self.tf.ConfigProto(device_count={'GPU': 0})
+        try:
+            if self.rank > 0:
+                watch.start()
+            with self.tf.Graph().as_default(), self.tf.Session(
+                    config=config) as sess:
+                return self.hvd.broadcast_object(told, session=sess, name='told')
+        except self.tf.errors.OpError as error:
+            raise data.UserError(
+                'a worker was lost (%s): see what it said, and run again'
+                % str(error).splitlines()[0])
+        finally:
+            watch.cancel()
+
+    def distribute(self, optimizer):
+        """Returns one whose gradients are the mean of all workers'."""
+        return (optimizer if self.size == 1
+                else self.hvd.DistributedOptimizer(optimizer))
+
+    def mean(self, tensor):
+        """Returns the mean of all workers' tensors."""
+        return tensor if self.size == 1 else self.hvd.allreduce(tensor)
+
+    def agree(self, sess):
+        """Gives all workers the variables of worker 0: weights, slots, step."""
+        if self.size > 1:
+            sess.run(self.hvd.broadcast_global_variables(0))
+
+
+def train(tf, flags, workers):
     """Runs the tutorial: session, data, graph, loop, test; keeps the run.
 
     Args:
         tf: the module TensorFlow 1.15.
         flags: as `parse_flags` gives them.
+        workers: `Workers`.
 
     Returns:
         The exit status: 0, or 130 or 143 after Ctrl-C or SIGTERM.
@@ -209,56 +328,84 @@ def train(tf, flags):
     import model
 
     started = time.perf_counter()
-    if flags.resume:
-        claim(flags.resume)
-    config = session_config(tf, flags.dynamic_rnn)
+    config = session_config(tf, flags.dynamic_rnn, workers)
     device = choose_device(tf, config, flags.device)
+    if (workers.first(lambda: device) == 'CPU') != (device == 'CPU'):
+        raise data.UserError(
+            'worker %d, on %s, would train on another kind of device than worker '
+            '0: begin one worker a GPU, or name --device cpu'
+            % (workers.rank, socket.gethostname()))
     sess = tf.Session(config=config)
 
-    if flags.seed is None:
+    def begin():
+        if flags.batch_size % workers.size:
+            raise data.UserError(
+                '--batch_size %d cannot be shared by %d workers: name a multiple '
+                'of %d' % (flags.batch_size, workers.size, workers.size))
+        if flags.resume:
+            claim(flags.resume)
         # Drawn here, so that config.json tells it and a run that is resumed
         # finds its place in the data.
-        flags.seed = random.SystemRandom().randrange(2 ** 31 - 1)
-    mnist = data.read_data_sets(
-        flags.data_dir, flags.dataset,
-        [flags.mirror] if flags.mirror else data.MIRRORS, flags.seed)
+        return (random.SystemRandom().randrange(2 ** 31 - 1)
+                if flags.seed is None else flags.seed)
+
+    flags.seed = workers.first(begin)
+    read = functools.partial(data.read_data_sets, flags.data_dir, flags.dataset,
+                             seed=flags.seed)
+    mnist = workers.first(
+        lambda: read(mirrors=[flags.mirror] if flags.mirror else data.MIRRORS),
+        then=lambda: read(mirrors=()))
     print(mnist.train.images.shape, flush=True)
     dataset = flags.dataset
     if dataset == 'mnist' and not data.is_mnist(flags.data_dir):
         dataset = os.path.abspath(flags.data_dir)
     data_sha256 = data.fingerprint(flags.dataset, flags.data_dir)
+    if workers.first(lambda: data_sha256) != data_sha256:
+        raise data.UserError(
+            '%s on %s does not hold the files that worker 0 reads: put the same '
+            'ones on every machine' % (flags.data_dir, socket.gethostname()))
 
-    if not flags.resume:
-        run_dir = make_run_dir(flags.run_dir)
-    elif data_sha256 == flags.data_sha256:
-        run_dir = flags.resume
-    else:
+    def find_run_dir():
+        if not flags.resume:
+            return make_run_dir(flags.run_dir), 0
+        if data_sha256 == flags.data_sha256:
+            return flags.resume, max(checkpoints(flags.resume), default=0)
         raise data.UserError(
             '%s does not hold the files that %s was trained on: name the '
             'folder that does with --data_dir' % (flags.data_dir, flags.resume))
+
+    run_dir, step = workers.first(find_run_dir)
     print('run directory: ' + run_dir, file=sys.stderr)
-    # Moved on with the steps, lest dropout draw again what it began with.
-    tf.set_random_seed(flags.seed + max(checkpoints(run_dir), default=0))
+    # Moved on with the steps, lest dropout draw again what it began with, and
+    # with the workers, lest all drop the same.
+    tf.set_random_seed((flags.seed + step + 10 ** 6 * workers.rank) % 2 ** 31)
     m = model.build(flags.lr, flags.hidden_size, flags.layer_num,
-                    flags.dynamic_rnn, flags.ema_decay)
+                    flags.dynamic_rnn, flags.ema_decay, workers.distribute)
+    stop = tf.placeholder(tf.float32, [], name='stop')
+    loss_and_stop = workers.mean(tf.stack([m.cross_entropy, stop]))
     saver = tf.train.Saver(max_to_keep=None)
+    sess.run(tf.global_variables_initializer())
     step, saved = 0, None
     if flags.resume:
-        step = saved = restore(tf, sess, saver, run_dir, flags.steps)
+        step = saved = workers.first(
+            lambda: restore(tf, sess, saver, run_dir, flags.steps))
         for _ in range(step):  # to the place in the data
             mnist.train.next_batch(flags.batch_size)
-    else:
-        sess.run(tf.global_variables_initializer())
-    kept_flags = dict(vars(flags), run_dir=run_dir, data_sha256=data_sha256)
-    del kept_flags['resume']
-    data.write_whole(os.path.join(run_dir, 'config.json'), to_json(kept_flags))
-    write_event = event_writer(tf, run_dir)
-    if not flags.resume:
-        write_event(graph_def=sess.graph.as_graph_def(
-            add_shapes=True).SerializeToString())
-    # TensorBoard forgets what a session that was killed noted of steps to come.
-    write_event(step=step + 1, session_log=tf.SessionLog(
-        status=tf.SessionLog.START))
+    workers.agree(sess)
+
+    if workers.rank == 0:
+        kept_flags = dict(vars(flags), run_dir=run_dir, data_sha256=data_sha256)
+        del kept_flags['resume'], kept_flags['horovod']
+        data.write_whole(os.path.join(run_dir, 'config.json'),
+                         to_json(kept_flags))
+        write_event = event_writer(tf, run_dir)
+        if not flags.resume:
+            write_event(graph_def=sess.graph.as_graph_def(
+                add_shapes=True).SerializeToString())
+        # TensorBoard forgets what a session that was killed noted of steps to
+        # come.
+        write_event(step=step + 1, session_log=tf.SessionLog(
+            status=tf.SessionLog.START))
 
     def evaluate(images, labels, weights={}):
         return sess.run((m.accuracy, m.cross_entropy), feed_dict={
@@ -283,31 +430,53 @@ def train(tf, flags):
         note({'accuracy/validation': accuracy, 'loss/validation': loss})
         return accuracy
 
+    def kept():
+        return ('no checkpoint yet' if saved is None
+                else 'the checkpoint of step %d' % saved)
+
     step_seconds, losses = [], []
+    each = flags.batch_size // workers.size
+    share = slice(workers.rank * each, (workers.rank + 1) * each)
+    any_stopped = 0.0
     with stop_signals() as stopped:
+        def stopping():
+            # Several workers stop after the same step, which all have told of.
+            return bool(stopped) if workers.size == 1 else any_stopped > 0
+
         with memory_kept(), tqdm.tqdm(
                 desc='training', total=flags.steps, initial=step, unit='step',
                 dynamic_ncols=True, disable=None) as bar:
-            while step < flags.steps and not stopped:
+            while step < flags.steps and not stopping():
                 batch = mnist.train.next_batch(flags.batch_size)
                 step_started = time.perf_counter()
-                loss, weights_sum, _ = sess.run(
-                    [m.cross_entropy, m.weights_sum, m.train_op], feed_dict={
-                        m.images: batch[0], m.y: batch[1],
-                        m.keep_prob: flags.keep_prob,
-                        m.batch_size: flags.batch_size})
+                try:
+                    (loss, any_stopped), weights_sum, _ = sess.run(
+                        [loss_and_stop, m.weights_sum, m.train_op],
+                        feed_dict={m.images: batch[0][share],
+                                   m.y: batch[1][share],
+                                   m.keep_prob: flags.keep_prob,
+                                   m.batch_size: each,
+                                   stop: bool(stopped)})
+                except (tf.errors.UnknownError, tf.errors.AbortedError) as error:
+                    raise data.UserError(
+                        'a worker was lost at step %d (%s): go on with '
+                        '--resume %s, which keeps %s' % (
+                            step + 1, str(error).splitlines()[0], run_dir,
+                            kept()))
                 step_seconds.append(time.perf_counter() - step_started)
                 step += 1
                 if not (loss <= WORST_LOSS and np.isfinite(weights_sum)):
+                    if workers.rank > 0:
+                        return 1
                     raise data.UserError(
                         'the training came apart at step %d, with a loss of %g '
                         'and a sum of all weights of %g: begin a new run with '
-                        'a lower --lr or a higher --keep_prob; %s keeps %s' % (
-                            step, loss, weights_sum, run_dir,
-                            'no checkpoint yet' if saved is None else
-                            'the checkpoint of step %d' % saved))
-                losses.append(loss)
+                        'a lower --lr or a higher --keep_prob; %s keeps %s'
+                        % (step, loss, weights_sum, run_dir, kept()))
                 bar.update()
+                if workers.rank > 0:
+                    continue
+                losses.append(loss)
                 # Before the transcript, which may have lost its reader.
                 if step % flags.save_every == 0 and step < flags.steps:
                     save(tf, sess, saver, run_dir, step)
@@ -332,20 +501,22 @@ def train(tf, flags):
                               'accuracy %.3f' % (step, flags.steps, rate, loss,
                                                  accuracy), file=sys.stderr)
                 validate = step % (2 * flags.save_every) == 0
-                if validate and step < flags.steps and not stopped:
+                if validate and step < flags.steps and not stopping():
                     note_validation()
+        if workers.rank > 0:
+            return 128 + stopped[0] if stopped else int(stopping())
         if saved != step:
             save(tf, sess, saver, run_dir, step)
-        if not stopped:
+        if not stopping():
             test_accuracy, _ = evaluate(mnist.test.images, mnist.test.labels,
                                         averages())
             validation_accuracy = note_validation()
-        if stopped:
+        if stopping():  # during the test, perhaps
             print('stopped after step %d; to go on from there:\n%s' % (
                 step, ' '.join(map(shlex.quote, [
                     sys.executable, sys.argv[0], '--resume', run_dir]))),
                   file=sys.stderr)
-            return 128 + stopped[0]
+            return 128 + stopped[0] if stopped else 1
         print('test accuracy %g' % test_accuracy, flush=True)
         note({'accuracy/test': test_accuracy})
         export(tf, config, flags, run_dir)
@@ -690,12 +861,13 @@ def draw_curves(points, path):
     data.write_whole(path, png.getvalue(), GO_ON % os.path.dirname(path))
 
 
-def session_config(tf, dynamic_rnn=False):
+def session_config(tf, dynamic_rnn=False, workers=Workers()):
     """Returns the `tf.ConfigProto` of the training.
 
     Args:
         tf: the module TensorFlow.
         dynamic_rnn: bool, as for `model.build`.
+        workers: `Workers`; each takes its share of the cores.
     """
     config = tf.ConfigProto()
     config.gpu_options.allow_growth = True
@@ -704,7 +876,7 @@ def session_config(tf, dynamic_rnn=False):
         # another in the next or a weight's gradient. Half of the cores for
         # each is faster than all for one after the other.
         config.intra_op_parallelism_threads = max(
-            1, len(os.sched_getaffinity(0)) // 2)
+            1, len(os.sched_getaffinity(0)) // 2 // workers.local_size)
     return config
 
 
@@ -829,10 +1001,16 @@ def main(argv=None):
     """Trains as the flags in argv say; returns the exit status."""
     # Python 3.7 would hold back what goes to a log file.
     sys.stderr.reconfigure(line_buffering=True)
-    flags = parse_flags(argv)
+    workers = Workers('--horovod' in (sys.argv if argv is None else argv))
+    flags = workers.first(lambda: parse_flags(argv))
     tf = data.import_tensorflow()
     try:
-        return train(tf, flags)
+        with contextlib.ExitStack() as quiet:
+            if workers.rank > 0:
+                nowhere = quiet.enter_context(open(os.devnull, 'w'))
+                quiet.enter_context(contextlib.redirect_stdout(nowhere))
+                quiet.enter_context(contextlib.redirect_stderr(nowhere))
+            return train(tf, flags, workers)
     except data.NoMirrorError as error:
         if flags.resume:
             raise

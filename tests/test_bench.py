@@ -1,5 +1,6 @@
 import json
 import re
+import sys
 
 import pytest
 
@@ -81,3 +82,25 @@ def test_bad_flag(args, status, why, tmp_path):
     assert (done.returncode, done.stdout) == (status, '')
     assert 'error: ' + why in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_the_model_of_many_machines(capsys):
+    bench.print_horovod({
+        'workers': {count: {'step': [0.08], 'alone': [0.07], 'reduce': [0.003],
+                            'signal': [0.001], 'bytes': [3300000]}
+                    for count in (1, 2)},
+        'batch': {images: [0.01 + 0.0005 * images] for images in (8, 32, 512)}})
+    said = capsys.readouterr().out
+    assert ('takes 10.0 + 0.500 B / N ms of computing, which fits the steps of 8, '
+            '32, 512 images here within 0 %, an all-reduce 2 (N - 1) / N times '
+            "3.3 MB at the network's rate, and 1.0 ms times N - 1") in said
+    # 10 + 32 + 1 ms, and 2.64 or 0.264 for 3.3 MB; 74 ms on one machine.
+    assert '| 2 | 46 | 1.6 | 43 | 1.7 | 118 | 80 |' in said
+    assert '| 1 | 74 | 1.0 | 74 | 1.0 | - | - |' in said
+
+
+def test_horovod_is_missing(monkeypatch, capsys, made_up_dir):
+    monkeypatch.setattr(sys, 'executable', '/nowhere/python')
+    assert bench.main(['--horovod', '--data_dir', str(made_up_dir)]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        'error: --horovod: /nowhere/horovodrun is missing: make horovod')

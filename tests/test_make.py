@@ -3,6 +3,7 @@
 Where a Python 3.7 is looked for and what is then called, with stand-ins that
 write down what they are asked; and `make train` for real on the bundled digits.
 """
+import importlib.util
 import os
 import re
 import shutil
@@ -117,9 +118,30 @@ def test_a_broken_install_is_done_again(project):
     assert (project / 'log').read_text().count('venv --clear') == 3
 
 
+def test_horovod(project):
+    stand_in(project / 'bin' / 'python3.7', project / 'log')
+    for tool, other in (('cmake', 'c++'), ('c++', 'cmake')):
+        stand_in(project / 'bin' / other, 'log', text='#!/bin/sh\n')
+        done = make(project, 'horovod')
+        assert done.returncode != 0
+        assert done.stderr.splitlines()[-2] == (
+            'error: no %s was found, which Horovod is built with: apt install '
+            'cmake g++, or the like, and run make horovod again' % tool)
+        (project / 'bin' / other).unlink()
+    for tool in ('cmake', 'c++'):
+        stand_in(project / 'bin' / tool, 'log', text='#!/bin/sh\n')
+    assert make(project, 'horovod').returncode == 0
+    assert (project / 'log').read_text().splitlines()[-2:] == [
+        '-m pip install --no-build-isolation -r requirements-horovod.txt',
+        '-c import horovod.tensorflow']
+
+
 def test_the_environment_is_the_one_that_is_locked():
     locked = {}
-    for name in ('requirements.txt', 'requirements-dev.txt'):
+    names = ['requirements.txt', 'requirements-dev.txt']
+    if importlib.util.find_spec('horovod'):
+        names.append('requirements-horovod.txt')
+    for name in names:
         with open(os.path.join(ROOT, name)) as f:
             for line in f:
                 if line.strip() and not line.startswith(('#', '-r ')):

@@ -129,7 +129,7 @@ def test_defaults_are_the_tutorials():
         'layer_num': 2, 'steps': 2000, 'ema_decay': 0.0, 'dynamic_rnn': False,
         'dataset': 'mnist', 'data_dir': 'MNIST_data', 'mirror': None,
         'device': 'auto', 'seed': None, 'log_every': 50, 'save_every': 200,
-        'run_dir': None, 'resume': None}
+        'run_dir': None, 'horovod': False, 'resume': None}
     shown = ' '.join(run(SCRIPT, '--help').stdout.split())
     for name, value in flags.items():
         assert '--' + name in shown
@@ -161,6 +161,7 @@ def test_same_seed_same_transcript(layer_num, dynamic_rnn, tmp_path):
 def test_flags_reach_the_training(tmp_path):
     def after_a_step(name, *args):
         run(SCRIPT, '--dataset', 'digits', '--steps', 1, '--seed', 1, *SMALL,
+            '--dynamic_rnn',
             *args, '--run_dir', tmp_path / name)
         checkpoint = tf.train.load_checkpoint(str(tmp_path / name))
         return checkpoint.get_tensor('W'), checkpoint.get_tensor('W/Adam')
@@ -443,6 +444,7 @@ def test_runs_that_begin_in_the_same_second_do_not_share(tmp_path, monkeypatch):
      r'weights of nan: .*; run keeps no checkpoint yet')])
 def test_numbers_that_go_bad(lr, why, tmp_path):
     done = run(SCRIPT, '--dataset', 'digits', *SMALL, '--hidden_size', 64,
+               '--dynamic_rnn',
                '--lr', lr, '--save_every', 1, '--seed', 1, '--run_dir', 'run',
                cwd=tmp_path)
     assert done.returncode == 1 and 'test accuracy' not in done.stdout
@@ -750,8 +752,9 @@ def test_a_resumed_run_draws_new_dropout(tmp_path):
     labels = np.zeros(5256)
     for name, items in zip(data.FILES, (images, labels, images, labels)):
         (tmp_path / name).write_bytes(idx(items))
-    assert run(SCRIPT, *SMALL, '--data_dir', '.', '--lr', 1e-30, '--steps', 1,
-               '--seed', 1, '--run_dir', 'run', cwd=tmp_path).returncode == 0
+    assert run(SCRIPT, *SMALL, '--dynamic_rnn', '--data_dir', '.', '--lr', 1e-30,
+               '--steps', 1, '--seed', 1, '--run_dir', 'run',
+               cwd=tmp_path).returncode == 0
     assert run(SCRIPT, '--resume', 'run', '--steps', 2,
                cwd=tmp_path).returncode == 0
     losses = train_lstm_mnist.read_points(tf, str(tmp_path / 'run'))[

@@ -1,0 +1,242 @@
+"""Several workers that train one network, for real: horovodrun, on this machine."""
+import glob
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import data
+import train_lstm_mnist
+from conftest import ROOT, run, send
+
+SCRIPT = os.path.join(ROOT, 'train_lstm_mnist.py')
+# Without dropout, and a batch for two, three or four workers.
+FLAGS = ('--dataset', 'digits', '--hidden_size', '8', '--layer_num', '1',
+         '--dynamic_rnn', '--batch_size', '24', '--keep_prob', '1', '--seed', '3',
+         '--ema_decay', '0.9', '--device', 'cpu', '--steps', '60')
+
+needs_horovod = pytest.mark.skipif(
+    importlib.util.find_spec('horovod') is None, reason='make horovod installs it')
+
+
+def begin(workers, *flags, cwd, script=(SCRIPT,), **env):
+    """Has horovodrun begin so many workers; returns its process."""
+    return subprocess.Popen(
+        [os.path.join(os.path.dirname(sys.executable), 'horovodrun'), '--gloo',
+         '-np', str(workers), '-H', 'localhost:%d' % workers, sys.executable,
+         *script, *map(str, flags)],
+        cwd=str(cwd), env=dict(os.environ, **env), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, universal_newlines=True)
+
+
+def finish(running, timeout=120):
+    """Returns its exit status, and its stdout and stderr as lists of lines."""
+    try:
+        stdout, stderr = running.communicate(timeout=timeout)
+    finally:
+        running.kill()
+    assert 'Traceback' not in re.sub(  # horovodrun's own, when a worker fails
+        r'(?s)Traceback.*RuntimeError: Horovod detected.*', '', stderr), stderr
+    return running.returncode, stdout.splitlines(), stderr.splitlines()
+
+
+def variables(run_dir):
+    checkpoint = tf.train.load_checkpoint(str(run_dir))
+    return {name: checkpoint.get_tensor(name)
+            for name in checkpoint.get_variable_to_shape_map()}
+
+
+@pytest.fixture(scope='module')
+def one(tmp_path_factory):
+    """The run directory of one process."""
+    run_dir = tmp_path_factory.mktemp('one') / 'run'
+    assert run(SCRIPT, *FLAGS, '--run_dir', run_dir).returncode == 0
+    return run_dir
+
+
+def same(run_dir, other):
+    expected = variables(other)
+    found = variables(run_dir)
+    assert sorted(found) == sorted(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-5,
+                                   err_msg=name)
+
+
+@needs_horovod
+@pytest.mark.parametrize('workers', [2, 3, 4])
+def test_workers_end_with_the_weights_of_one(workers, one, tmp_path):
+    status, stdout, stderr = finish(begin(
+        workers, *FLAGS, '--horovod', '--run_dir', 'run', cwd=tmp_path))
+    assert status == 0
+    same(tmp_path / 'run', one)
+    # Worker 0 alone speaks, and what it says is what one process says.
+    # But for TensorFlow's own errors, such as that there is no GPU.
+    assert [line for line in stdout + stderr if re.match(r'\[[1-9]', line)
+            and 'cuda_driver.cc' not in line] == []
+    said = [line.split('>:', 1)[1] for line in stdout if line.startswith('[0]')]
+    assert said[0] == '(1257, 784)' and said[-1].startswith('test accuracy ')
+    assert len([line for line in tmp_path.iterdir()]) == 1
+
+
+@needs_horovod
+def test_every_worker_drops_other_units(tmp_path):
+    code = ('import sys, tensorflow as tf, train_lstm_mnist as t\n'
+            'seed = tf.set_random_seed\n'
+            'tf.set_random_seed = lambda s: (sys.__stderr__.write('
+            '"seed %%d\\n" %% s), seed(s))\n'
+            'sys.path.insert(0, %r)\n'
+            'sys.exit(t.main(sys.argv[1:]))' % ROOT)
+    status, _, stderr = finish(begin(
+        2, *FLAGS, '--keep_prob', 0.5, '--steps', 1, '--horovod', cwd=tmp_path,
+        script=('-c', code), PYTHONPATH=ROOT))
+    assert status == 0
+    seeds = {line[1]: line.split()[-1] for line in stderr if 'seed ' in line}
+    assert seeds['0'] == '3' and sorted(seeds) == ['0', '1']
+    assert seeds['1'] != '3'
+
+
+def worker(rank, cwd):
+    """Returns the process of a worker that was begun in a folder."""
+    for process in glob.glob('/proc/[0-9]*'):
+        try:
+            if os.readlink(process + '/cwd') == str(cwd):
+                with open(process + '/environ') as environ, open(
+                        process + '/cmdline') as command:
+                    if ('HOROVOD_RANK=%d\0' % rank in environ.read()
+                            and command.read().startswith(
+                                '%s\0%s\0' % (sys.executable, SCRIPT))):
+                        return int(process.split('/')[2])
+        except OSError:
+            pass  # gone, or another user's
+    raise AssertionError('no worker %d' % rank)
+
+
+@needs_horovod
+def test_a_worker_dies_and_others_go_on(one, tmp_path):
+    running = begin(2, *FLAGS, '--steps', 10 ** 6, '--log_every', 10,
+                    '--save_every', 10, '--horovod', '--run_dir', 'run',
+                    cwd=tmp_path)
+    for line in running.stderr:
+        if 'step 30 of' in line:
+            break
+    os.kill(worker(1, tmp_path), signal.SIGKILL)
+    killed = time.time()
+    status, _, stderr = finish(running)
+    assert status != 0 and time.time() - killed < 30
+    line, = [line for line in stderr if line.startswith('[0]<stderr>:error:')]
+    told = re.search(r'a worker was lost at step (\d+) \(.*\): go on with --resume '
+                     r'run, which keeps the checkpoint of step (\d+)$', line)
+    saved = int(told[2])
+    assert saved % 10 == 0 and int(told[1]) - saved in range(1, 12)
+    assert train_lstm_mnist.checkpoints(str(tmp_path / 'run'))[0] == saved
+
+    # Another number of workers goes on, and then one process.
+    status, _, stderr = finish(begin(
+        3, '--horovod', '--resume', 'run', '--steps', saved + 5, cwd=tmp_path))
+    assert status == 0
+    assert '[0]<stderr>:going on from step %d' % saved in stderr
+    done = run('train_lstm_mnist.py', '--resume', 'run', '--steps', saved + 9,
+               cwd=tmp_path)
+    assert done.returncode == 0
+    alone = tmp_path / 'alone'
+    assert run('train_lstm_mnist.py', *FLAGS, '--steps', saved + 9, '--run_dir',
+               alone).returncode == 0
+    same(tmp_path / 'run', alone)
+
+
+@needs_horovod
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_stopped(number, tmp_path):
+    running = begin(2, *FLAGS, '--steps', 10 ** 6, '--log_every', 10, '--horovod',
+                    '--run_dir', 'run', cwd=tmp_path)
+    for line in running.stderr:
+        if 'step 20 of' in line:
+            break
+    running.send_signal(number)
+    status, _, stderr = finish(running)
+    assert status != 0
+    step, = [int(line.split()[3][:-1]) for line in stderr
+             if line.startswith('[0]<stderr>:stopped after step')]
+    assert train_lstm_mnist.checkpoints(str(tmp_path / 'run'))[0] == step
+
+
+@needs_horovod
+def test_worker_0_alone_fetches(mnist_dir, serve, tmp_path):
+    asked = []
+
+    def answer(handler, name):
+        asked.append(name)
+        with open(os.path.join(mnist_dir, name), 'rb') as f:
+            send(handler, f.read())
+
+    status, stdout, stderr = finish(begin(
+        2, '--horovod', '--mirror', serve(answer), '--steps', 2, '--hidden_size',
+        8, '--dynamic_rnn', '--run_dir', 'run', cwd=tmp_path))
+    assert status == 0, stderr
+    assert asked == list(data.FILES)
+
+
+def fails(workers, *flags, cwd, **settings):
+    """Returns the error lines of a run that has to fail, without [rank]."""
+    status, stdout, stderr = finish(begin(workers, *flags, cwd=cwd, **settings))
+    assert status != 0 and 'test accuracy' not in '\n'.join(stdout)
+    return [line.split('>:', 1)[1] for line in stderr if '>:error: ' in line]
+
+
+@needs_horovod
+def test_no_data(tmp_path):
+    line, = fails(2, '--horovod', '--mirror', 'http://127.0.0.1:9/', cwd=tmp_path)
+    assert line.startswith('error: could not fetch MNIST ')
+    assert not list(tmp_path.iterdir())
+
+
+@needs_horovod
+def test_worker_0_hangs(serve, tmp_path):
+    def answer(handler, name):
+        send(handler, b'', data.FILES[name][0])
+        for _ in range(300):
+            handler.wfile.write(b'x')
+            time.sleep(0.1)
+
+    code = ('import sys, train_lstm_mnist as t\n'
+            't.WAIT_SECONDS = 3\n'
+            'sys.exit(t.main(sys.argv[1:]))')
+    assert fails(2, '--horovod', '--mirror', serve(answer), cwd=tmp_path,
+                 script=('-c', code), PYTHONPATH=ROOT) == [
+        'error: worker 0 has kept worker 1 waiting for 3 seconds: see what it '
+        'does, and run again']
+
+
+@needs_horovod
+def test_a_batch_that_cannot_be_shared(tmp_path):
+    assert fails(3, '--horovod', '--dataset', 'digits', cwd=tmp_path) == [
+        'error: --batch_size 128 cannot be shared by 3 workers: name a multiple '
+        'of 3']
+    assert not list(tmp_path.iterdir())
+
+
+@needs_horovod
+def test_horovodrun_without_the_flag(tmp_path):
+    status, _, stderr = finish(begin(1, '--dataset', 'digits', cwd=tmp_path))
+    assert status != 0
+    assert ('[0]<stderr>:train_lstm_mnist.py: error: horovodrun began this: add '
+            '--horovod, or each of its workers trains a network of its own'
+            in stderr)
+
+
+def test_horovod_is_missing(tmp_path):
+    (tmp_path / 'horovod.py').write_text('raise ImportError("not here")')
+    done = run('train_lstm_mnist.py', '--horovod', cwd=tmp_path,
+               PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert done.error_lines == [
+        'error: --horovod: Horovod is missing (not here): make horovod, or see '
+        '"Several GPUs and machines" in README.md']
