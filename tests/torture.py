@@ -298,7 +298,7 @@ if __name__ == '__main__':
              'rest, {files} files being there; none was there in part'),
             (fooled, 'answers of a mirror that were no good', fool_fetches,
              '{folders} folders filled by {runs} runs; none held a file that was '
-             'not MNIST\'s'),
+             'not as published'),
             (disks, 'disks full', fill_disks, 'all said so; {resumed} resumed '
              'with more room and ended with the weights of a whole run, {anew} '
              'had no checkpoint yet')):
