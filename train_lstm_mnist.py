@@ -222,9 +222,9 @@ class Workers(object):
             import horovod.tensorflow as hvd
         except ImportError as error:
             raise data.UserError(
-                '--horovod: Horovod is missing (%s): make horovod, or see '
-                '"Several GPUs and machines" in README.md'
-                % str(error).splitlines()[0])
+                '--horovod: Horovod is missing (%s): make horovod, or '
+                'HOROVOD_WITH_TENSORFLOW=1 pip install --no-build-isolation '
+                'horovod==0.28.1' % str(error).splitlines()[0])
         hvd.init()
         self.hvd = hvd
         self.size, self.rank = hvd.size(), hvd.rank()

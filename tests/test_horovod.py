@@ -238,5 +238,8 @@ def test_horovod_is_missing(tmp_path):
                PYTHONPATH=str(tmp_path))
     assert done.returncode == 1
     assert done.error_lines == [
-        'error: --horovod: Horovod is missing (not here): make horovod, or see '
-        '"Several GPUs and machines" in README.md']
+        'error: --horovod: Horovod is missing (not here): make horovod, or '
+        'HOROVOD_WITH_TENSORFLOW=1 pip install --no-build-isolation '
+        'horovod==0.28.1']
+    with open(os.path.join(ROOT, 'requirements-horovod.txt')) as f:
+        assert 'horovod==0.28.1 ' in f.read()
