@@ -304,7 +304,7 @@ class Workers(object):
             sess.run(self.hvd.broadcast_global_variables(0))
 
 
-def train(tf, flags, workers):
+def train(tf, flags, workers=Workers()):
     """Runs the tutorial: session, data, graph, loop, test; keeps the run.
 
     Args:
