@@ -316,9 +316,11 @@ def work(name, size):
 
 
 def run_job(name, size):
-    """Does the whole run of the tutorial or of PyTorch."""
+    """Does the whole run of the tutorial or of PyTorch, or `run_horovod`."""
     if name == 'torch':
         torch(read_arrays(size['data_dir']), size, job=True)
+    elif name == 'horovod':
+        run_horovod(size)
     else:
         os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
         from tensorflow.examples.tutorials.mnist import input_data
@@ -540,7 +542,7 @@ def _horovodrun(workers, size):
         raise data.UserError('--horovod: %s is missing: make horovod'
                              % horovodrun)
     done = subprocess.run(
-        [horovodrun, '-np', str(workers)] + command('script', '--horovod-work', size),
+        [horovodrun, '-np', str(workers)] + command('horovod', '--job', size),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
     found = re.findall(r'^\[0\]<stdout>:({.*})$', done.stdout, re.M)
     if not found:
@@ -723,9 +725,6 @@ def main(argv=None):
     if sys.argv[1:2] in (['--work'], ['--job']):  # see `command`
         _, what, name, settings = sys.argv
         {'--work': work, '--job': run_job}[what](name, json.loads(settings))
-        return 0
-    if sys.argv[1:2] == ['--horovod-work']:
-        run_horovod(json.loads(sys.argv[3]))
         return 0
     flags = parse_flags(argv)
     data.find_files(flags.data_dir, [])
