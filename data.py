@@ -489,6 +489,15 @@ def folder(text):
     return text
 
 
+def run_folder(text):
+    """As `folder`, for a run directory."""
+    if not text.isprintable() or set(text) & set('*?[]\\'):
+        raise argparse.ArgumentTypeError(
+            'must be without * ? [ ] \\, which TensorFlow takes for a pattern, '
+            'and without what cannot be printed, not %a' % text)
+    return folder(text)
+
+
 def mirror_url(text):
     """Returns a flag's text if it can be an address; else tells `argparse`."""
     try:

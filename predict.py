@@ -20,7 +20,7 @@ def parse_flags(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('run_dir', metavar='RUN_DIR', type=data.folder,
+    parser.add_argument('run_dir', metavar='RUN_DIR', type=data.run_folder,
                         help='the run directory of a training that is done')
     parser.add_argument('files', metavar='FILE', nargs='*',
                         help='an image that Pillow reads: PNG, JPEG and so on')
@@ -88,9 +88,9 @@ def load(tf, run_dir):
                 sess, [tf.saved_model.SERVING], path).signature_def['rows']
     except (tf.errors.OpError, OSError, RuntimeError, KeyError,
             ValueError) as error:
-        raise data.UserError('%s is damaged (%s): train again, or delete it and '
-                             'the result.json beside it and resume the run'
-                             % (path, str(error).splitlines()[0]))
+        raise data.UserError('%s is damaged (%s): delete it and run python '
+                             'train_lstm_mnist.py --resume %s'
+                             % (path, str(error).splitlines()[0], run_dir))
     images = signature.inputs['images'].name
     rows = signature.outputs['probabilities'].name
     return lambda fed: sess.run(rows, {images: fed})
@@ -126,6 +126,8 @@ def read_image(path):
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ValueError('it is not a file')
         with Image.open(path) as image:
+            if image.format == 'EPS':  # a program, which Ghostscript would run
+                raise ValueError('it is an EPS')
             if max(image.size) > MAX_SIDE:
                 raise ValueError('it is %d x %d pixels, and %d a side are the '
                                  'most' % (*image.size, MAX_SIDE))
@@ -152,12 +154,15 @@ def normalise(image):
         float32 [784], from 0 for paper to 1 for the most ink.
 
     Raises:
-        ValueError: the picture is blank.
+        ValueError: the picture is blank, or has NaN or infinity in it.
     """
     import numpy as np
     from PIL import Image
     if image.mode[0] in 'IF':  # 16 bits and more, which mode L would cut off
-        pixels = np.nan_to_num(np.asarray(image, float)).clip(-1e9, 1e9)
+        pixels = np.asarray(image, float)
+        if not np.isfinite(pixels).all():
+            raise ValueError('it has pixels that are not numbers')
+        pixels = pixels.clip(-1e9, 1e9)
         pixels -= pixels.min()
         pixels *= 255 / max(pixels.max(), 1e-9)
         image = Image.fromarray(pixels.astype(np.float32))

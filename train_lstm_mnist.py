@@ -43,8 +43,6 @@ CUDA_LIBRARIES = (
 RESUME_FLAGS = ('steps', 'data_dir', 'mirror', 'device', 'log_every',
                 'save_every', 'horovod')
 
-GO_ON = 'mend that and go on with --resume %s'  # a run directory
-
 # A guess has a loss of 0.23, ln(10) / 10; one at which the right digits have a
 # probability of exp(-1000) comes of steps that are too long, and grows.
 WORST_LOSS = 100.0
@@ -102,14 +100,14 @@ def parse_flags(argv=None):
     flag('--save_every', 200, 'steps between two checkpoints, of which the last '
          'three are kept', type=_whole(1))
     parser.add_argument(
-        '--run_dir', type=data.folder,
+        '--run_dir', type=data.run_folder,
         help='a new folder for the run (default: runs/<date>-<time>)')
     parser.add_argument(
         '--horovod', action='store_true',
         help='share every batch with the other workers that horovodrun began '
         '(default: this is the only one)')
     parser.add_argument(
-        '--resume', metavar='RUN_DIR', type=data.folder,
+        '--resume', metavar='RUN_DIR', type=data.run_folder,
         help='goes on with the run in this folder, with its flags; of those, '
         '%s and --%s may be given anew' % (
             ', '.join('--' + name for name in RESUME_FLAGS[:-1]),
@@ -152,8 +150,14 @@ def _resumed_flags(parser, run_dir, argv):
     if not isinstance(config, dict) or set(config) != known:
         damaged('it does not hold what this script writes there')
     begun_with = []
+    defaults = vars(parser.parse_args([]))
     for name, value in config.items():
-        if name not in ('run_dir', 'data_sha256') and value not in (None, False):
+        if name in ('run_dir', 'data_sha256'):
+            continue
+        if value is None or value is False:
+            if value is not defaults[name]:
+                damaged('--%s is %s' % (name, json.dumps(value)))
+        else:
             begun_with.append('--%s%s' % (
                 name, '' if value is True else '=%s' % value))
 
@@ -163,7 +167,8 @@ def _resumed_flags(parser, run_dir, argv):
     flags = parser.parse_args(begun_with + argv)
     try:
         with open(os.path.join(run_dir, 'result.json')) as f:
-            if json.load(f)['steps'] == flags.steps:
+            if (json.load(f)['steps'] == flags.steps
+                    and os.path.isdir(os.path.join(run_dir, 'saved_model'))):
                 raise data.UserError('the run in %s has done its %d steps: name '
                                      'more with --steps' % (run_dir, flags.steps))
     except (OSError, ValueError, KeyError, TypeError):
@@ -457,12 +462,12 @@ def train(tf, flags, workers=Workers()):
                                    m.keep_prob: flags.keep_prob,
                                    m.batch_size: each,
                                    stop: bool(stopped)})
-                except (tf.errors.UnknownError, tf.errors.AbortedError) as error:
+                except (tf.errors.UnknownError, tf.errors.AbortedError):
                     raise data.UserError(
-                        'a worker was lost at step %d (%s): go on with '
-                        '--resume %s, which keeps %s' % (
-                            step + 1, str(error).splitlines()[0], run_dir,
-                            kept()))
+                        'a worker was lost at step %d: see what it said, and %s'
+                        % (step + 1, 'begin again' if saved is None else
+                           'go on with --resume %s, which keeps %s'
+                           % (run_dir, kept())))
                 step_seconds.append(time.perf_counter() - step_started)
                 step += 1
                 if not (loss <= WORST_LOSS and np.isfinite(weights_sum)):
@@ -512,10 +517,12 @@ def train(tf, flags, workers=Workers()):
                                         averages())
             validation_accuracy = note_validation()
         if stopping():  # during the test, perhaps
+            command = [sys.executable, sys.argv[0], '--resume', run_dir]
+            if workers.size > 1:
+                command = ['horovodrun', '-np', str(workers.size), *command,
+                           '--horovod']
             print('stopped after step %d; to go on from there:\n%s' % (
-                step, ' '.join(map(shlex.quote, [
-                    sys.executable, sys.argv[0], '--resume', run_dir]))),
-                  file=sys.stderr)
+                step, ' '.join(map(shlex.quote, command))), file=sys.stderr)
             return 128 + stopped[0] if stopped else 1
         print('test accuracy %g' % test_accuracy, flush=True)
         note({'accuracy/test': test_accuracy})
@@ -534,7 +541,7 @@ def train(tf, flags, workers=Workers()):
         'device': device,
         'versions': {'python': platform.python_version(),
                      'tensorflow': tf.__version__, 'numpy': np.__version__},
-    }), GO_ON % run_dir)
+    }), go_on(run_dir))
     sess.close()
     return 0
 
@@ -628,7 +635,13 @@ def written(tf, run_dir, what):
         yield
     except (tf.errors.OpError, OSError, ValueError) as error:
         raise data.UserError('cannot write %s (%s): %s' % (
-            what, str(error).splitlines()[0], GO_ON % run_dir))
+            what, str(error).splitlines()[0], go_on(run_dir)))
+
+
+def go_on(run_dir):
+    """Returns what to do when something in a run's folder was not written."""
+    return ('mend that and go on with --resume ' + run_dir
+            if checkpoints(run_dir) else 'mend that and begin a new run')
 
 
 def checkpoints(run_dir):
@@ -665,7 +678,7 @@ def save(tf, sess, saver, run_dir, step):
             '%s: "model.ckpt-%d"\n' % pair for pair in [
                 ('model_checkpoint_path', steps[0])] + [
                 ('all_model_checkpoint_paths', kept)
-                for kept in steps[2::-1]]).encode(), GO_ON % run_dir)
+                for kept in steps[2::-1]]).encode(), go_on(run_dir))
         for old in steps[3:]:
             for path in sorted(glob.glob(os.path.join(
                     glob.escape(run_dir), 'model.ckpt-%d.*' % old)))[::-1]:
@@ -788,7 +801,7 @@ def export(tf, config, flags, run_dir):
         builder.save()
         # TensorFlow takes a graph in which a bit has changed for another graph.
         data.write_whole(os.path.join(whole, data.SHA256SUMS),
-                         data.sha256sums(whole).encode(), GO_ON % run_dir)
+                         data.sha256sums(whole).encode(), go_on(run_dir))
         for folder, _, files in os.walk(whole):
             for name in files:
                 sync(os.path.join(folder, name))
@@ -858,7 +871,7 @@ def draw_curves(points, path):
     plots['accuracy'].legend(loc='lower right')
     png = io.BytesIO()
     figure.savefig(png, format='png')
-    data.write_whole(path, png.getvalue(), GO_ON % os.path.dirname(path))
+    data.write_whole(path, png.getvalue(), go_on(os.path.dirname(path)))
 
 
 def session_config(tf, dynamic_rnn=False, workers=Workers()):

@@ -129,14 +129,17 @@ def images(folder):
             'page.jpg': b'<html>404</html>', 'archive.png': idx(np.zeros(9)),
             'cut.png': cut(0.6)((folder / 'digit.png').read_bytes()),
             'short.png': png(200, 200, bytes(201 * 10)),
-            'bomb.png': png(40000, 40000, bytes(10 ** 6))}.items():
+            'bomb.png': png(40000, 40000, bytes(10 ** 6)),
+            'program.png': b'%!PS-Adobe-3.0 EPSF-3.0\n'
+                           b'%%BoundingBox: 0 0 9 9\n%%EndComments\n'}.items():
         (folder / name).write_bytes(body)
     for name, image in {
             'blank.png': Image.new('L', (50, 50), 255),
             'clear.png': Image.new('RGBA', (50, 50), (0, 0, 0, 0)),
             'flat.png': Image.new('I', (50, 50), 7),
             'one.png': Image.new('L', (1, 1), 0),
-            'wide.png': Image.new('1', (1000000, 3), 1)}.items():
+            'wide.png': Image.new('1', (1000000, 3), 1),
+            'nan.tif': Image.fromarray(np.full([9, 9], np.nan, 'f4'))}.items():
         image.save(str(folder / name))
     (folder / 'folder.png').mkdir()
     os.mkfifo(str(folder / 'fifo.png'))
@@ -150,6 +153,8 @@ IMAGES = {
     'cut.png': 'image file is truncated',
     'short.png': 'it is blank',
     'bomb.png': 'it is 40000 x 40000 pixels, and 10000 a side are the most',
+    'program.png': 'it is an EPS',
+    'nan.tif': 'it has pixels that are not numbers',
     'blank.png': 'it is blank',
     'clear.png': 'it is blank',
     'flat.png': 'it is blank',
@@ -227,6 +232,17 @@ for flags, why in {
         "--run_dir ''": 'the name of a folder',
         "--resume ''": 'the name of a folder'}.items():
     usage(flags, 'argument %s: must be %s' % (flags.split()[0], why))
+for flags, script in (("--run_dir 'runs/lr[1]'", 'train_lstm_mnist.py'),
+                      ("--resume 'a*'", 'train_lstm_mnist.py'),
+                      ("'a?' digit.png", 'predict.py'),
+                      ("--run_dir 'a\nb'", 'train_lstm_mnist.py'),
+                      ("--run_dir '\udcff'", 'train_lstm_mnist.py')):
+    flag, name = shlex.split('RUN_DIR ' + flags)[-2:]
+    if script == 'predict.py':
+        flag, name = 'RUN_DIR', 'a?'
+    usage(flags, 'argument %s: must be without * ? [ ] \\, which TensorFlow takes '
+          'for a pattern, and without what cannot be printed, not %a'
+          % (flag, name), script)
 usage('--lr', 'argument --lr: expected one argument')
 usage('--dataset cifar', "argument --dataset: invalid choice: 'cifar' (choose "
       "from 'mnist', 'digits')")
@@ -405,6 +421,11 @@ case('--resume: config.json without lr', RESUME, do(
     NOT_OURS)
 case('--resume: config.json with a bad lr', RESUME, config(lr=(b'0.001', b'-1')),
      DAMAGED_CONFIG % "argument --lr: must be a number above 0, not '-1'")
+case('--resume: config.json with no lr', RESUME, config(lr=(b'0.001', b'null')),
+     DAMAGED_CONFIG % '--lr is null')
+case('--resume: config.json with keep_prob 0', RESUME,
+     config(keep_prob=(b'0.5', b'0')), DAMAGED_CONFIG
+     % "argument --keep_prob: must be a number above 0 and at most 1, not '0'")
 case('--resume: config.json of another model', RESUME,
      config(hidden_size=(b'8', b'9')),
      'error: run/model.ckpt-20 is of another model than config.json beside it '
@@ -447,8 +468,8 @@ case('--resume: no data', RESUME + '--mirror ' + NOWHERE,
      'or name the folder that has them' % (NOWHERE, MISSING))
 
 PREDICT = 'predict.py run --test 3 '
-DAMAGED_MODEL = ('error: run/saved_model is damaged (%s): train again, or delete '
-                 'it and the result.json beside it and resume the run')
+DAMAGED_MODEL = ('error: run/saved_model is damaged (%s): delete it and run python '
+                 'train_lstm_mnist.py --resume run')
 case('predict.py: no run', PREDICT, do(remove, 'run'),
      'error: there is no folder run: name the directory of a run that is done')
 case('predict.py: a run that is not done', PREDICT, do(remove, 'run/saved_model'),

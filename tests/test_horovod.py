@@ -132,8 +132,9 @@ def test_a_worker_dies_and_others_go_on(one, tmp_path):
     status, _, stderr = finish(running)
     assert status != 0 and time.time() - killed < 30
     line, = [line for line in stderr if line.startswith('[0]<stderr>:error:')]
-    told = re.search(r'a worker was lost at step (\d+) \(.*\): go on with --resume '
-                     r'run, which keeps the checkpoint of step (\d+)$', line)
+    told = re.search(r'error: a worker was lost at step (\d+): see what it said, and '
+                     r'go on with --resume run, which keeps the checkpoint of step '
+                     r'(\d+)$', line)
     saved = int(told[2])
     assert saved % 10 == 0 and int(told[1]) - saved in range(1, 12)
     assert train_lstm_mnist.checkpoints(str(tmp_path / 'run'))[0] == saved
@@ -166,6 +167,8 @@ def test_stopped(number, tmp_path):
     step, = [int(line.split()[3][:-1]) for line in stderr
              if line.startswith('[0]<stderr>:stopped after step')]
     assert train_lstm_mnist.checkpoints(str(tmp_path / 'run'))[0] == step
+    assert '[0]<stderr>:horovodrun -np 2 %s %s --resume run --horovod' % (
+        sys.executable, SCRIPT) in stderr
 
 
 @needs_horovod

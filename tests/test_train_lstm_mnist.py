@@ -474,8 +474,7 @@ def test_a_disk_that_is_full_of_notes(tmp_path):
     line, = done.error_lines
     assert re.fullmatch(
         r'error: cannot write (disk/run/events\.out\.tfevents\.\S+) \(\1; No '
-        r'space left on device\): mend that and go on with --resume disk/run',
-        line)
+        r'space left on device\): mend that and begin a new run', line)
 
 
 # Where the graph runs.
@@ -734,6 +733,28 @@ def flip(place):
 
 def cut(path):
     path.write_bytes(path.read_bytes()[:-7])
+
+
+def test_a_seed_of_0_is_kept(whole_run, tmp_path):
+    run_dir = tmp_path / 'run'
+    shutil.copytree(str(whole_run), str(run_dir))
+    config = json.loads((run_dir / 'config.json').read_text())
+    config.update(seed=0, ema_decay=0.0)
+    (run_dir / 'config.json').write_text(json.dumps(config))
+    flags = train_lstm_mnist.parse_flags(['--resume', str(run_dir),
+                                          '--steps', '130'])
+    assert (flags.seed, flags.ema_decay, flags.steps) == (0, 0, 130)
+
+
+def test_a_saved_model_that_is_gone_is_made_again(whole_run, tmp_path):
+    run_dir = tmp_path / 'run'
+    shutil.copytree(str(whole_run), str(run_dir))
+    before = data.sha256sums(str(run_dir / 'saved_model'))
+    shutil.rmtree(str(run_dir / 'saved_model'))
+    assert run(SCRIPT, '--resume', 'run', cwd=tmp_path).returncode == 0
+    assert [line.split()[1] for line in data.sha256sums(
+        str(run_dir / 'saved_model')).splitlines()] == [
+            line.split()[1] for line in before.splitlines()]
 
 
 def test_a_bad_flag_with_resume_is_wrong_usage(whole_run, monkeypatch, capsys):
