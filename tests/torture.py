@@ -24,23 +24,28 @@ FLAGS = ['--dataset', 'digits', '--hidden_size', '64', '--layer_num', '1',
          '--log_every', '1', '--save_every', str(SAVE_EVERY), '--device', 'cpu']
 
 
-def train(*flags, seconds=None):
-    """Runs the script and, after so many seconds, kills it.
+def python(*args, seconds=None):
+    """Runs Python in the project and, after so many seconds, kills it.
 
     Returns:
-        What it wrote to stderr.
+        Its exit status, -9 if it was killed, and what it wrote to stderr.
     """
     running = subprocess.Popen(
-        [sys.executable, os.path.join(ROOT, 'train_lstm_mnist.py'), *flags],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-        universal_newlines=True)
+        [sys.executable, *args], cwd=ROOT, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, universal_newlines=True)
     try:
-        return running.communicate(timeout=seconds)[1]
+        stderr = running.communicate(timeout=seconds)[1]
     except subprocess.TimeoutExpired:
         running.kill()
-        return running.communicate()[1]
+        stderr = running.communicate()[1]
     finally:
         running.kill()
+    return running.returncode, stderr
+
+
+def train(*flags, seconds=None):
+    """As `python`, of the script; returns what it wrote to stderr."""
+    return python('train_lstm_mnist.py', *flags, seconds=seconds)[1]
 
 
 def weights(run_dir):
@@ -125,18 +130,12 @@ def fetch(files, folder, mirror, seconds=None):
             'data.FILES = %r\n'
             'data.fetch = functools.partial(data.fetch, timeout=0.5, deadline=1)\n'
             'sys.exit(data.main(%r))' % (published, [folder, mirror]))
-    running = subprocess.Popen([sys.executable, '-c', code], cwd=ROOT,
-                               stderr=subprocess.PIPE, universal_newlines=True)
-    try:
-        stderr = running.communicate(timeout=seconds)[1]
-    except subprocess.TimeoutExpired:
-        running.kill()
-        stderr = running.communicate()[1]
+    status, stderr = python('-c', code, seconds=seconds)
     assert 'Traceback' not in stderr, stderr
     for name in set(files) & set(os.listdir(folder)):
         with open(os.path.join(folder, name), 'rb') as f:
             assert f.read() == files[name], name
-    return running.returncode, stderr
+    return status, stderr
 
 
 def kill_fetches(times, folder, say=print):
