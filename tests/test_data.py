@@ -261,7 +261,7 @@ def test_a_mirror_with_hiccups(published, serve, tmp_path, capsys):
         'that failed, once more: HTTP 500 Internal Server Error') == 4
 
 
-def test_a_mirror_is_not_asked_again_for_what_it_has_not(serve, tmp_path):
+def test_a_mirror_is_not_asked_again_for_what_it_has_not(serve, tmp_path, capsys):
     asked = []
 
     def answer(handler, name):
@@ -270,6 +270,9 @@ def test_a_mirror_is_not_asked_again_for_what_it_has_not(serve, tmp_path):
 
     error_of(tmp_path, serve(answer))
     assert asked == [data.TRAIN_IMAGES]
+    capsys.readouterr()
+    error_of(tmp_path, NOWHERE)  # nor when it cannot be reached
+    assert capsys.readouterr().err.count('fetching') == 1
 
 
 def test_fetches_that_are_killed_or_fooled(tmp_path):
