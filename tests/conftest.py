@@ -1,8 +1,12 @@
-"""What the tests share: MNIST, made-up data in its format, mirrors that lie."""
+"""What the tests share: scripts that are run, data, runs, mirrors that lie."""
 import contextlib
+import fcntl
 import gzip
 import http.server
+import importlib
+import io
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -12,16 +16,24 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 import data  # noqa: E402
+from training import mnist_files  # noqa: E402
 
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
 os.environ['no_proxy'] = '127.0.0.1'
 if 'MNIST_DATA_DIR' in os.environ:
     os.environ['MNIST_DATA_DIR'] = os.path.abspath(os.environ['MNIST_DATA_DIR'])
+
+SMALL = ('--hidden_size', 8, '--batch_size', 16, '--device', 'cpu')
+# A step takes some milliseconds, and an epoch 13 steps.
+QUICK = ('--dataset', 'digits', '--hidden_size', '8', '--layer_num', '1',
+         '--dynamic_rnn', '--batch_size', '100', '--keep_prob', '1', '--seed',
+         '3', '--ema_decay', '0.9', '--device', 'cpu')
 
 NOWHERE = 'http://127.0.0.1:9/'  # the discard port: nobody listens
 
@@ -40,8 +52,13 @@ def mnist_dir():
     folder = os.environ.get('MNIST_DATA_DIR')
     if not folder:
         pytest.skip('MNIST_DATA_DIR names no folder with MNIST')
-    assert data.is_mnist(folder)
+    assert is_mnist(folder)
     return folder
+
+
+def is_mnist(folder):
+    """Returns whether the four files are MNIST's, bit for bit."""
+    return mnist_files.fingerprint(str(folder)) == mnist_files.published()
 
 
 def idx(items):
@@ -62,7 +79,7 @@ def make_up():
         return idx(pixels)
 
     train, test = np.arange(5256) % 10, np.arange(64) % 10
-    return dict(zip(data.FILES, (images(train), idx(train), images(test),
+    return dict(zip(mnist_files.FILES, (images(train), idx(train), images(test),
                                  idx(test))))
 
 
@@ -114,17 +131,69 @@ def serve():
         yield lambda answer: servers.enter_context(serving(answer))
 
 
+def once(tmp_path_factory, name, make):
+    """Returns a folder that make(folder) fills, in one of xdist's workers."""
+    base = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        base = base.parent
+    with open(str(base / (name + '.lock')), 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder = base / name
+        if not folder.exists():
+            folder.mkdir()
+            make(folder)
+    return folder
+
+
 @pytest.fixture(scope='session')
 def digits_run(tmp_path_factory):
     """A run that is done, of 500 steps on the bundled digits, with averages."""
-    run_dir = tmp_path_factory.mktemp('digits') / 'run'
-    done = run('train_lstm_mnist.py', '--dataset', 'digits', '--seed', 1,
-               '--hidden_size', 32, '--ema_decay', 0.98, '--save_every', 100,
-               '--steps', 500, '--device', 'cpu', '--run_dir', run_dir)
-    assert done.returncode == 0, done.stderr
-    run_dir.joinpath('stdout').write_text(done.stdout)
-    run_dir.joinpath('stderr').write_text(done.stderr)
-    return run_dir
+    def make(folder):
+        run_dir = folder / 'run'
+        done = run('train_lstm_mnist.py', '--dataset', 'digits', '--seed', 1,
+                   '--hidden_size', 32, '--ema_decay', 0.98, '--save_every',
+                   100, '--steps', 500, '--device', 'cpu', '--run_dir', run_dir)
+        assert done.returncode == 0, done.stderr
+        run_dir.joinpath('stdout').write_text(done.stdout)
+        run_dir.joinpath('stderr').write_text(done.stderr)
+
+    return once(tmp_path_factory, 'digits_run', make) / 'run'
+
+
+@pytest.fixture(scope='session')
+def whole_run(tmp_path_factory):
+    """A run of 120 steps that nobody stopped."""
+    def make(folder):
+        assert call('train_lstm_mnist.py', *QUICK, '--steps', 120,
+                    '--run_dir', folder / 'run').returncode == 0
+
+    return once(tmp_path_factory, 'whole_run', make) / 'run'
+
+
+@pytest.fixture(scope='session')
+def digits():
+    """The test part of the bundled digits."""
+    return data.read_data_sets('', dataset='digits').test
+
+
+def check(part, n):
+    """That a data set has n proper examples."""
+    assert part.num_examples == n
+    assert part.images.shape == (n, 784) and part.images.dtype == np.float32
+    assert part.images.min() == 0 and 0.99 < part.images.max() <= 1
+    assert part.labels.shape == (n, 10)
+    np.testing.assert_array_equal(np.sort(part.labels, 1)[:, -2:], [[0, 1]] * n)
+
+
+def pixels(image):
+    """A test image as uint8 [28, 28], ink bright."""
+    return np.rint(255 * image).astype(np.uint8).reshape(28, 28)
+
+
+def jpeg(image, **options):
+    written = io.BytesIO()
+    image.save(written, 'JPEG', **options)
+    return Image.open(written)
 
 
 def send(handler, body, length=None):
@@ -215,6 +284,89 @@ def run(script, *args, cwd=ROOT, stdout=subprocess.PIPE, prefix=(), **env):
         cwd=str(cwd), env=env, stdout=stdout,
         stderr=subprocess.PIPE, universal_newlines=True, timeout=300)
     assert 'Traceback' not in done.stderr, done.stderr
+    return _with_error_lines(done)
+
+
+def call(script, *args, cwd=ROOT):
+    """As `run`, in this process, which has TensorFlow imported.
+
+    For what needs no process of its own.
+    """
+    main = importlib.import_module(script[:-len('.py')]).main
+    stdout, stderr = (io.TextIOWrapper(io.BytesIO(), 'utf-8') for _ in range(2))
+    before, argv = os.getcwd(), sys.argv
+    os.chdir(str(cwd))
+    sys.argv = [os.path.join(ROOT, script), *map(str, args)]
+    try:
+        with contextlib.redirect_stdout(stdout), \
+                contextlib.redirect_stderr(stderr):
+            status = main()
+    except SystemExit as stop:
+        status = stop.code
+    finally:
+        os.chdir(before)
+        sys.argv = argv
+    for stream in (stdout, stderr):
+        stream.seek(0)
+    return _with_error_lines(subprocess.CompletedProcess(
+        args, status, stdout.read(), stderr.read()))
+
+
+def _with_error_lines(done):
     done.error_lines = [line for line in done.stderr.splitlines()
                         if line.startswith('error:')]
     return done
+
+
+def start(*args, cwd, **streams):
+    """Begins a training; returns its process."""
+    return subprocess.Popen(
+        [sys.executable, os.path.join(ROOT, 'train_lstm_mnist.py'),
+         *map(str, args)],
+        cwd=str(cwd), universal_newlines=True, stderr=streams.pop(
+            'stderr', subprocess.PIPE), **streams,
+        # Unbuffered, Python has nothing left to flush as it exits.
+        env={name: value for name, value in os.environ.items()
+             if name != 'PYTHONUNBUFFERED'},
+        # What runs in the background of a script ignores SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+
+
+def wait_for(text, stream):
+    for line in stream:
+        if text in line:
+            return
+    raise AssertionError('no line with ' + text)
+
+
+# Of graphs that tests build.
+
+def feed(m, n, keep_prob=1.0, seed=0):
+    """A feed of n random images with random labels."""
+    random = np.random.RandomState(seed)
+    return {m.images: random.rand(n, 784).astype(np.float32),
+            m.y: np.eye(10)[random.randint(10, size=n)],
+            m.batch_size: n, m.keep_prob: keep_prob}
+
+
+def initialized(sess):
+    """Initializes the variables of the default graph; returns the session."""
+    import tensorflow as tf
+    sess.run(tf.global_variables_initializer())
+    return sess
+
+
+def gradients_of(sess, m, fed):
+    """Takes a step, and returns its gradients as {a weight's name: array}.
+
+    They are read from Adam's first slots, which are 0.1 of them after a step
+    from 0: building the gradients once more would take seconds.
+    """
+    import tensorflow as tf
+    names = [v.op.name for v in tf.trainable_variables()]
+    slots = {v.op.name[:-len('/Adam')]: v for v in tf.global_variables()
+             if v.op.name.endswith('/Adam')}
+    sess.run(tf.variables_initializer(list(slots.values())))
+    sess.run(m.train_op, fed)
+    return {name: 10 * value for name, value in sess.run(
+        {name: slots[name] for name in names}).items()}

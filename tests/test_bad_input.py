@@ -16,12 +16,22 @@ import zlib
 
 import numpy as np
 import pytest
+from conftest import (
+    NOWHERE,
+    call,
+    full_disk,
+    idx,
+    make_up,
+    once,
+    run,
+    send,
+    without_root,
+)
 from PIL import Image
 
-import data
-import train_lstm_mnist
-from conftest import (
-    NOWHERE, full_disk, idx, make_up, run, send, without_root)
+from training import mnist_files
+from training.files import SHA256SUMS
+from training.run_directory import RunDirectory
 
 TRAIN = 'train_lstm_mnist.py --steps 1 --hidden_size 8 --layer_num 1 '
 ON_DATA = TRAIN + '--data_dir data '
@@ -32,15 +42,17 @@ CHECK = 'data.py data ' + NOWHERE
 @pytest.fixture(scope='module')
 def begun(made_up, tmp_path_factory):
     """The folder that every case begins with."""
-    folder = tmp_path_factory.mktemp('begun')
-    (folder / 'data').mkdir()
-    for name, body in made_up.items():
-        (folder / 'data' / name).write_bytes(body)
-    Image.fromarray(np.pad(np.full([20, 4], 200, np.uint8), 9,
-                           'constant')).save(str(folder / 'digit.png'))
-    assert run(*(ON_DATA + '--dynamic_rnn --steps 20 --save_every 10 --seed 3 '
-                 '--run_dir run').split(), cwd=folder).returncode == 0
-    return folder
+    def make(folder):
+        (folder / 'data').mkdir()
+        for name, body in made_up.items():
+            (folder / 'data' / name).write_bytes(body)
+        Image.fromarray(np.pad(np.full([20, 4], 200, np.uint8), 9,
+                               'constant')).save(str(folder / 'digit.png'))
+        assert call(*(ON_DATA + '--dynamic_rnn --steps 20 --save_every 10 '
+                      '--seed 3 --run_dir run').split(),
+                    cwd=folder).returncode == 0
+
+    return once(tmp_path_factory, 'begun', make)
 
 
 # What is done to the folder.
@@ -326,24 +338,24 @@ for name, body in make_up().items():
     case(name + ': missing', CHECK, do(remove, path),
          "error: data has no %s, and what it has is not MNIST's (%s): put in "
          'what is missing of the same data set, or delete all to fetch MNIST'
-         % (name, ', '.join(other for other in data.FILES if other != name)))
+         % (name, ', '.join(other for other in mnist_files.FILES if other != name)))
     for what, make in {'a pipe': lambda path: os.mkfifo(str(path)),
                        'a folder': lambda path: path.mkdir()}.items():
         case('%s: %s' % (name, what), CHECK, do(instead(make), path),
              'error: %s is not a file: put one in its place, or name another '
              'folder with --data_dir' % path)
 case('a data file that is a link to nothing', CHECK, do(
-    instead(lambda path: path.symlink_to('gone')), 'data/' + data.TEST_LABELS),
+    instead(lambda path: path.symlink_to('gone')), 'data/' + mnist_files.TEST_LABELS),
     'error: cannot read data/t10k-labels-idx1-ubyte.gz (No such file or '
     'directory): mend that, or name another folder with --data_dir')
 case('a data file that may not be read', CHECK, do(
-    lambda path: path.chmod(0), 'data/' + data.TEST_LABELS),
+    lambda path: path.chmod(0), 'data/' + mnist_files.TEST_LABELS),
     'error: cannot read data/t10k-labels-idx1-ubyte.gz (Permission denied): '
     'mend that, or name another folder with --data_dir')
 case('a damaged data file, training', ON_DATA, do(
-    change, 'data/' + data.TEST_IMAGES, cut(0.5)),
+    change, 'data/' + mnist_files.TEST_IMAGES, cut(0.5)),
     'error: data/%s is damaged (Compressed file ended before the end-of-stream '
-    'marker was reached): delete it and run again' % data.TEST_IMAGES)
+    'marker was reached): delete it and run again' % mnist_files.TEST_IMAGES)
 
 MISSING = ('train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, '
            't10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz')
@@ -386,10 +398,10 @@ case('a run directory without space', ON_DATA + '--run_dir full/run', None,
 IN_USE = ('error: %s is in use by a training that is running: wait for it, or '
           'stop it')
 case('a run directory in use', ON_DATA + '--run_dir new', do(
-    lambda path: (path.mkdir(), train_lstm_mnist.claim(str(path))), 'new'),
+    lambda path: (path.mkdir(), RunDirectory(str(path))), 'new'),
     IN_USE % 'new')
 case('--resume: in use', RESUME, do(
-    lambda path: train_lstm_mnist.claim(str(path)), 'run'), IN_USE % 'run')
+    lambda path: RunDirectory(str(path)), 'run'), IN_USE % 'run')
 
 DAMAGED_CONFIG = ('error: run/config.json is damaged (%s): put back a whole one, '
                   'or begin a new run without --resume')
@@ -459,7 +471,7 @@ case('--resume: every .data missing', RESUME, both_checkpoints(
                           'directory' % step for step in (20, 10)))
 OTHER_DATA = ('error: data does not hold the files that run was trained on: name '
               'the folder that does with --data_dir')
-relabel = do(change, 'data/' + data.TEST_LABELS,
+relabel = do(change, 'data/' + mnist_files.TEST_LABELS,
              put(header(2049, 64, items=bytes(64))))
 case('--resume: other data', RESUME, not_done(relabel), OTHER_DATA)
 case('--resume: no data', RESUME + '--mirror ' + NOWHERE,
@@ -476,7 +488,7 @@ case('predict.py: a run that is not done', PREDICT, do(remove, 'run/saved_model'
      'error: run has no saved_model: name the directory of a run that is done, '
      'or go on with it: python train_lstm_mnist.py --resume run')
 for name in ('saved_model.pb', 'variables/variables.index',
-             'variables/variables.data-00000-of-00001', data.SHA256SUMS):
+             'variables/variables.data-00000-of-00001', SHA256SUMS):
     for how, function, args in (('cut', change, [cut(0.9)]),
                                 ('empty', change, [put(b'')]),
                                 ('bit flipped', change, [flip(0.5)]),
@@ -485,7 +497,7 @@ for name in ('saved_model.pb', 'variables/variables.index',
              do(function, 'run/saved_model/' + name, *args),
              DAMAGED_MODEL % "[Errno 2] No such file or directory: "
              "'run/saved_model/assets.extra/SHA256SUMS'" if how == 'missing'
-             and name == data.SHA256SUMS else DAMAGED_MODEL
+             and name == SHA256SUMS else DAMAGED_MODEL
              % 'its files are not those of its SHA256SUMS')
 case('predict.py: config.json cut', PREDICT, do(change, 'run/config.json',
                                                 cut(0.5)),
@@ -500,9 +512,9 @@ case('predict.py: no data', PREDICT, do(remove, 'data'),
      'error: MNIST is not there: put %s into data, or name the folder that has '
      'them' % MISSING)
 case('predict.py: damaged data', PREDICT, do(
-    change, 'data/' + data.TEST_LABELS, flip(-6)),
+    change, 'data/' + mnist_files.TEST_LABELS, flip(-6)),
     'error: data/%s is damaged (CRC check failed %s != %s): delete it and run '
-    'again' % (data.TEST_LABELS, hex(crc ^ 1 << 20), hex(crc)))
+    'again' % (mnist_files.TEST_LABELS, hex(crc ^ 1 << 20), hex(crc)))
 case('predict.py: images', 'predict.py run digit.png %s digit.png' % ' '.join(
     IMAGES), images, *['error: %s cannot be read (%s): name an image of a digit'
                        % name_and_why for name_and_why in IMAGES.items()])
@@ -528,6 +540,21 @@ def contents(folder):
     return found
 
 
+def give(name, command, status, folder, scratch):
+    """Gives the command of a case; returns what `run` and `call` do."""
+    prefix = ()
+    if 'full' in command:
+        prefix = full_disk('full')
+    elif 'locked' in command or 'may not be read' in name:
+        prefix = without_root()
+    elif status != 2 and not command.startswith('data.py'):
+        return call(*shlex.split(command), cwd=folder)
+    # A TensorFlow that cannot be imported: wrong usage is told before that.
+    (scratch / 'tensorflow.py').write_text('raise SystemExit("imported")')
+    return run(*shlex.split(command), cwd=folder, prefix=prefix,
+               **{'PYTHONPATH': str(scratch)} if status == 2 else {})
+
+
 @pytest.mark.parametrize('name', CASES)
 def test_bad_input(name, begun, tmp_path, request):
     command, damage, status, lines = CASES[name]
@@ -547,15 +574,7 @@ def test_bad_input(name, begun, tmp_path, request):
         command = command.format(mirror=request.getfixturevalue('serve')(answer))
     before = contents(folder)
     (folder / 'locked').chmod(0o555)
-    # A TensorFlow that cannot be imported: wrong usage is told before that.
-    (tmp_path / 'tensorflow.py').write_text('raise SystemExit("imported")')
-    prefix = ()
-    if 'full' in command:
-        prefix = full_disk('full')
-    elif 'locked' in command or 'may not be read' in name:
-        prefix = without_root()
-    done = run(*shlex.split(command), cwd=folder, prefix=prefix,
-               **{'PYTHONPATH': str(tmp_path)} if status == 2 else {})
+    done = give(name, command, status, folder, tmp_path)
     (folder / 'locked').chmod(0o755)
     assert done.returncode == status
     said = re.sub(r'(stored|bytes) \d+', r'\1 #', done.stderr).splitlines()

@@ -1,18 +1,28 @@
 import json
 import re
+import subprocess
 import sys
 
 import pytest
+from conftest import ROOT
 
-import bench
-from conftest import run
+import bench.__main__
+from bench import machines, measure, tables
+
+
+def module(name, *args):
+    """Runs a module of the project; returns a CompletedProcess."""
+    return subprocess.run(
+        [sys.executable, '-m', name, *args], cwd=ROOT, timeout=300,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+
 
 SIZE = {'batch_size': 4, 'hidden_size': 8, 'layer_num': 1}
 
 
 def test_what_is_timed_takes_its_steps_in_turn(made_up_dir):
     names = ['script', 'dynamic', 'tutorial', 'products', 'cnn']
-    figures = bench.in_turn(names, dict(SIZE, data_dir=str(made_up_dir)),
+    figures = measure.in_turn(names, dict(SIZE, data_dir=str(made_up_dir)),
                             rounds=2, warm_up=1, steps=3)
     assert list(figures) == names
     for of in figures.values():
@@ -22,7 +32,7 @@ def test_what_is_timed_takes_its_steps_in_turn(made_up_dir):
 
 
 def test_memory_of_naming_all_at_once(made_up_dir):
-    figures = bench.measure_memory(
+    figures = measure.memory(
         [], dict(SIZE, data_dir=str(made_up_dir)), rounds=1)
     assert list(figures) == ['script', 'cnn']
     for of in figures.values():
@@ -31,7 +41,7 @@ def test_memory_of_naming_all_at_once(made_up_dir):
 
 
 def test_whole_runs_are_of_the_same_steps(made_up_dir):
-    figures = bench.measure_job(
+    figures = measure.job(
         ['tutorial'], dict(SIZE, data_dir=str(made_up_dir)), rounds=1, steps=2)
     assert list(figures) == ['script', 'tutorial']
     for of in figures.values():
@@ -40,7 +50,7 @@ def test_whole_runs_are_of_the_same_steps(made_up_dir):
 
 
 def test_the_tutorials_transcript(made_up_dir):
-    done = run('bench.py', '--job', 'tutorial', json.dumps(dict(
+    done = module('bench.process', 'job', 'tutorial', json.dumps(dict(
         SIZE, data_dir=str(made_up_dir), steps=200)))
     assert re.fullmatch(r'(Extracting .*\n){4}\(256, 784\)\n'
                         r'Iter3, step 200, training accuracy \S+\n'
@@ -52,7 +62,7 @@ def test_tables(capsys):
         return {'seconds': seconds, 'phases': {
             'import': 1, 'data': 2, 'graph': 3, 'first step': 4}}
 
-    bench.print_step({'script': of(0.06, 0.07, 0.08),
+    tables.print_step({'script': of(0.06, 0.07, 0.08),
                       'tutorial': of(0.12, 0.10, 0.10),
                       'products': of(0.03, 0.03, 0.03)})
     assert capsys.readouterr().out.splitlines() == [
@@ -67,7 +77,7 @@ def test_tables(capsys):
         '| train_lstm_mnist.py | 1.0 | 2.0 | 3.0 | 4.0 |',
         "| the tutorial's graph | 1.0 | 2.0 | 3.0 | 4.0 |",
         '']
-    bench.print_memory({'cnn': {'before': [700], 'peak': [1900]}})
+    tables.print_memory({'cnn': {'before': [700], 'peak': [1900]}})
     assert capsys.readouterr().out.splitlines()[2] == (
         '| a two-layer CNN | 700 (700 to 700) | 1200 (1200 to 1200) |')
 
@@ -77,15 +87,14 @@ def test_tables(capsys):
      "'stepp'"),
     (('--rounds', '0'), 2, 'argument --rounds: '),
     (('step', '--data_dir', 'nowhere'), 1, 'MNIST is not there: put train-')])
-def test_bad_flag(args, status, why, tmp_path):
-    done = run('bench.py', *args, cwd=tmp_path)
+def test_bad_flag(args, status, why):
+    done = module('bench', *args)
     assert (done.returncode, done.stdout) == (status, '')
     assert 'error: ' + why in done.stderr
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_model_of_many_machines(capsys):
-    bench.print_horovod({
+    machines.show({
         'workers': {count: {'step': [0.08], 'alone': [0.07], 'reduce': [0.003],
                             'signal': [0.001], 'bytes': [3300000]}
                     for count in (1, 2)},
@@ -101,6 +110,6 @@ def test_the_model_of_many_machines(capsys):
 
 def test_horovod_is_missing(monkeypatch, capsys, made_up_dir):
     monkeypatch.setattr(sys, 'executable', '/nowhere/python')
-    assert bench.main(['--horovod', '--data_dir', str(made_up_dir)]) == 1
+    assert bench.__main__.main(['--horovod', '--data_dir', str(made_up_dir)]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
         'error: --horovod: /nowhere/horovodrun is missing: make horovod')

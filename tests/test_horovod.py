@@ -11,10 +11,10 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import ROOT, call, run, send
 
-import data
-import train_lstm_mnist
-from conftest import ROOT, run, send
+from training import mnist_files
+from training.run_directory import checkpoint_steps
 
 SCRIPT = os.path.join(ROOT, 'train_lstm_mnist.py')
 # Without dropout, and a batch for two, three or four workers.
@@ -57,7 +57,8 @@ def variables(run_dir):
 def one(tmp_path_factory):
     """The run directory of one process."""
     run_dir = tmp_path_factory.mktemp('one') / 'run'
-    assert run(SCRIPT, *FLAGS, '--run_dir', run_dir).returncode == 0
+    assert call('train_lstm_mnist.py', *FLAGS, '--run_dir',
+                run_dir).returncode == 0
     return run_dir
 
 
@@ -83,7 +84,7 @@ def test_workers_end_with_the_weights_of_one(workers, one, tmp_path):
             and 'cuda_driver.cc' not in line] == []
     said = [line.split('>:', 1)[1] for line in stdout if line.startswith('[0]')]
     assert said[0] == '(1257, 784)' and said[-1].startswith('test accuracy ')
-    assert len([line for line in tmp_path.iterdir()]) == 1
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 @needs_horovod
@@ -137,19 +138,19 @@ def test_a_worker_dies_and_others_go_on(one, tmp_path):
                      r'(\d+)$', line)
     saved = int(told[2])
     assert saved % 10 == 0 and int(told[1]) - saved in range(1, 12)
-    assert train_lstm_mnist.checkpoints(str(tmp_path / 'run'))[0] == saved
+    assert checkpoint_steps(str(tmp_path / 'run'))[0] == saved
 
     # Another number of workers goes on, and then one process.
     status, _, stderr = finish(begin(
         3, '--horovod', '--resume', 'run', '--steps', saved + 5, cwd=tmp_path))
     assert status == 0
     assert '[0]<stderr>:going on from step %d' % saved in stderr
-    done = run('train_lstm_mnist.py', '--resume', 'run', '--steps', saved + 9,
-               cwd=tmp_path)
+    done = call('train_lstm_mnist.py', '--resume', 'run', '--steps', saved + 9,
+                cwd=tmp_path)
     assert done.returncode == 0
     alone = tmp_path / 'alone'
-    assert run('train_lstm_mnist.py', *FLAGS, '--steps', saved + 9, '--run_dir',
-               alone).returncode == 0
+    assert call('train_lstm_mnist.py', *FLAGS, '--steps', saved + 9,
+                '--run_dir', alone).returncode == 0
     same(tmp_path / 'run', alone)
 
 
@@ -166,7 +167,7 @@ def test_stopped(number, tmp_path):
     assert status != 0
     step, = [int(line.split()[3][:-1]) for line in stderr
              if line.startswith('[0]<stderr>:stopped after step')]
-    assert train_lstm_mnist.checkpoints(str(tmp_path / 'run'))[0] == step
+    assert checkpoint_steps(str(tmp_path / 'run'))[0] == step
     assert '[0]<stderr>:horovodrun -np 2 %s %s --resume run --horovod' % (
         sys.executable, SCRIPT) in stderr
 
@@ -184,7 +185,7 @@ def test_worker_0_alone_fetches(mnist_dir, serve, tmp_path):
         2, '--horovod', '--mirror', serve(answer), '--steps', 2, '--hidden_size',
         8, '--dynamic_rnn', '--run_dir', 'run', cwd=tmp_path))
     assert status == 0, stderr
-    assert asked == list(data.FILES)
+    assert asked == list(mnist_files.FILES)
 
 
 def fails(workers, *flags, cwd, **settings):
@@ -204,13 +205,14 @@ def test_no_data(tmp_path):
 @needs_horovod
 def test_worker_0_hangs(serve, tmp_path):
     def answer(handler, name):
-        send(handler, b'', data.FILES[name][0])
+        send(handler, b'', mnist_files.FILES[name][0])
         for _ in range(300):
             handler.wfile.write(b'x')
             time.sleep(0.1)
 
     code = ('import sys, train_lstm_mnist as t\n'
-            't.WAIT_SECONDS = 3\n'
+            'from training import horovod_workers\n'
+            'horovod_workers.WAIT_SECONDS = 3\n'
             'sys.exit(t.main(sys.argv[1:]))')
     assert fails(2, '--horovod', '--mirror', serve(answer), cwd=tmp_path,
                  script=('-c', code), PYTHONPATH=ROOT) == [
@@ -244,5 +246,5 @@ def test_horovod_is_missing(tmp_path):
         'error: --horovod: Horovod is missing (not here): make horovod, or '
         'HOROVOD_WITH_TENSORFLOW=1 pip install --no-build-isolation '
         'horovod==0.28.1']
-    with open(os.path.join(ROOT, 'requirements-horovod.txt')) as f:
+    with open(os.path.join(ROOT, 'requirements', 'horovod.txt')) as f:
         assert 'horovod==0.28.1 ' in f.read()

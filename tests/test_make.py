@@ -12,7 +12,6 @@ import sys
 
 import pkg_resources
 import pytest
-
 from conftest import NOWHERE, ROOT
 
 # Is any Python: passes for a 3.7, makes a .venv whose python is itself, and
@@ -30,9 +29,11 @@ esac
 @pytest.fixture
 def project(tmp_path):
     """A copy of the project with an empty PATH and home beside it."""
-    for name in ('Makefile', 'requirements.txt', 'requirements-dev.txt',
-                 'data.py', 'model.py', 'train_lstm_mnist.py'):
+    for name in ('Makefile', 'requirements.txt', 'data.py', 'model.py',
+                 'train_lstm_mnist.py'):
         shutil.copy2(os.path.join(ROOT, name), str(tmp_path))
+    for name in ('bench', 'requirements', 'training'):
+        shutil.copytree(os.path.join(ROOT, name), str(tmp_path / name))
     tools = tmp_path / 'bin'
     tools.mkdir()
     for tool in ('mkdir', 'cp', 'cat', 'touch', 'grep'):
@@ -97,7 +98,7 @@ def test_python_is_found_and_installed_to_once(place, project):
     assert asked == [
         '-m venv --clear .venv',
         '-m pip install --quiet --disable-pip-version-check -r /dev/stdin',
-        '-m pip install -r requirements-dev.txt',
+        '-m pip install -r requirements/tests.txt',
         '-c import hypothesis, matplotlib, PIL, pytest, sklearn, tensorflow, tqdm',
         '-m pytest -ra -n 2 tests']
     make(project, 'test', *named)
@@ -132,29 +133,49 @@ def test_horovod(project):
         stand_in(project / 'bin' / tool, 'log', text='#!/bin/sh\n')
     assert make(project, 'horovod').returncode == 0
     assert (project / 'log').read_text().splitlines()[-2:] == [
-        '-m pip install --no-build-isolation -r requirements-horovod.txt',
+        '-m pip install --no-build-isolation -r requirements/horovod.txt',
         '-c import horovod.tensorflow']
 
 
-def test_the_environment_is_the_one_that_is_locked():
-    locked = {}
-    names = ['requirements.txt', 'requirements-dev.txt']
+def locked():
+    """Returns {name: version} of what the locks hold, for what is installed."""
+    names = ['training.txt', 'tests.txt']
     if importlib.util.find_spec('horovod'):
-        names.append('requirements-horovod.txt')
+        names.append('horovod.txt')
+    found = {}
     for name in names:
-        with open(os.path.join(ROOT, name)) as f:
-            for line in f:
-                if line.strip() and not line.startswith(('#', '-r ')):
-                    name, version = re.fullmatch(
-                        r'([\w.-]+)==(\S+)(?: --hash=sha256:[0-9a-f]{64})+\n',
-                        line).groups()
-                    locked[pkg_resources.safe_name(name).lower()] = version
-    assert len(locked) > 40
-    for name, version in locked.items():
+        with open(os.path.join(ROOT, 'requirements', name)) as f:
+            packages = re.split(r'^(?=\w)', f.read(), flags=re.M)[1:]
+        for package in packages:
+            name, version = re.match(
+                r'([\w.-]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}',
+                package).groups()
+            assert found.setdefault(name, version) == version
+    return found
+
+
+def test_the_environment_is_the_one_that_is_locked():
+    packages = locked()
+    assert len(packages) > 40
+    for name, version in packages.items():
         installed = pkg_resources.get_distribution(name)
         assert pkg_resources.parse_version(version) == installed.parsed_version
         assert not [needed for needed in installed.requires()
-                    if needed.key not in locked]
+                    if needed.key not in packages]
+
+
+def test_a_lock_that_is_out_of_step_is_noticed(project):
+    def check():
+        return subprocess.run([str(project / 'requirements' / 'lock'), '--check'],
+                              stderr=subprocess.PIPE, universal_newlines=True)
+
+    assert check().returncode == 0
+    path = project / 'requirements.txt'
+    path.write_text(path.read_text().replace('tqdm==4.67.1', 'tqdm==4.67.0'))
+    done = check()
+    assert (done.returncode, done.stderr) == (
+        1, 'error: requirements/training.txt is not made from requirements.txt '
+        'and requirements/*.in as they stand: run make lock\n')
 
 
 @pytest.mark.parametrize('status, trains', [
@@ -204,7 +225,7 @@ def test_train_on_the_bundled_digits_where_no_mirror_answers(project):
     stand_in(python, '', text='#!/bin/sh\nexec %s "$@"\n' % sys.executable)
     (project / '.venv' / 'installed').write_text('')
     done = make(project, 'train', 'MIRROR=' + NOWHERE,
-                'FLAGS=--steps 200 --hidden_size 8 --device cpu')
+                'FLAGS=--steps 5 --hidden_size 8 --dynamic_rnn --device cpu')
     assert done.returncode == 0
     assert done.stdout.splitlines()[0] == '(1257, 784)'
     assert done.stdout.splitlines()[-1].startswith('test accuracy ')
@@ -219,7 +240,7 @@ def test_train_on_the_bundled_digits_where_no_mirror_answers(project):
 # Instead of training, leaves a result that tells the flags.
 STAND_IN_RESULTS = """#!{python}
 import json, os, sys
-if sys.argv[1] == '-c':
+if sys.argv[1] == '-m':
     os.execv(sys.executable, [sys.executable] + sys.argv[1:])
 flags = dict(zip(sys.argv[2::2], sys.argv[3::2]))
 assert sys.argv[1] == 'train_lstm_mnist.py' and flags['--data_dir'] == 'here'
@@ -253,7 +274,7 @@ def test_results(project):
         '| mean | 0.9300 | 0.4650 | 0.9499 | 0.4750 |',
         '| lowest | 0.9100 | 0.4550 | 0.9299 | 0.4650 |',
         '| highest | 0.9500 | 0.4750 | 0.9699 | 0.4850 |',
-        '| standard deviation | 0.0158 | 0.0079 | 0.0158 | 0.0079 |']
+        '| standard deviation | 0.0158 | 0.0079 | 0.0158 | 0.0079 |', '']
 
     (project / 'train_lstm_mnist.py.status').write_text('1')
     stand_in(python, project / 'log')

@@ -1,31 +1,47 @@
-import contextlib
+"""The graph, most of it the one that `build` makes with no arguments."""
+import collections
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import feed, gradients_of, initialized
 
 import model
 
+Built = collections.namedtuple('Built', ['m', 'graph'])
 
-@pytest.fixture(autouse=True)
+
+def build(seed, **kwargs):
+    with tf.Graph().as_default() as graph:
+        tf.set_random_seed(seed)
+        return Built(model.build(**kwargs), graph)
+
+
+@pytest.fixture(scope='module')
+def built():
+    """The graph of `build()`, which many tests look at and none changes."""
+    return build(seed=1)
+
+
+@pytest.fixture(scope='module')
+def small():
+    """The graph of fewer units, whose gradients are large."""
+    return build(seed=1, hidden_size=16)
+
+
+@pytest.fixture
+def sess(built):
+    """A session of `built`, its variables initialized."""
+    with built.graph.as_default(), tf.Session() as sess:
+        yield initialized(sess)
+
+
+@pytest.fixture
 def graph():
-    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
+    """A graph of its own."""
     with tf.Graph().as_default():
         tf.set_random_seed(1)
         yield
-
-
-def feed(m, n, keep_prob=1.0, seed=0):
-    """A feed of n random images with random labels."""
-    random = np.random.RandomState(seed)
-    return {m.images: random.rand(n, 784).astype(np.float32),
-            m.y: np.eye(10)[random.randint(10, size=n)],
-            m.batch_size: n, m.keep_prob: keep_prob}
-
-
-def start(session):
-    session.run(tf.global_variables_initializer())
-    return session
 
 
 def sigmoid(x):
@@ -39,8 +55,8 @@ def numpy_step(x, c, h, kernel, bias):
     return c, sigmoid(o) * np.tanh(c)
 
 
-def test_shapes_in_the_graph():
-    m = model.build()
+def test_shapes_in_the_graph(built):
+    m = built.m
     assert m.batch_size.shape == [] and m.batch_size.dtype == tf.int32
     assert m.keep_prob.shape == [] and m.keep_prob.dtype == tf.float32
     assert m.images.shape.as_list() == [None, 784]
@@ -48,7 +64,9 @@ def test_shapes_in_the_graph():
     assert {t.dtype for t in (m.images, m.y)} == {tf.float32}
     assert len(m.outputs) == 28
     assert m.h_state is m.outputs[27]
-    assert {v.op.name: v.shape.as_list() for v in tf.trainable_variables()} == {
+    with built.graph.as_default():
+        weights = tf.trainable_variables()
+    assert {v.op.name: v.shape.as_list() for v in weights} == {
         'RNN/multi_rnn_cell/cell_0/basic_lstm_cell/kernel': [284, 1024],
         'RNN/multi_rnn_cell/cell_0/basic_lstm_cell/bias': [1024],
         'RNN/multi_rnn_cell/cell_1/basic_lstm_cell/kernel': [512, 1024],
@@ -56,28 +74,32 @@ def test_shapes_in_the_graph():
         'W': [256, 10], 'bias': [10]}
 
 
-def test_what_the_tutorial_names_has_that_name_in_the_graph():
-    m = model.build(hidden_size=8)
+def test_what_the_tutorial_names_has_that_name_in_the_graph(built):
     for name in ('images', 'y', 'batch_size', 'keep_prob', 'logits', 'y_pre',
                  'cross_entropy', 'correct_prediction', 'accuracy'):
-        assert getattr(m, name).name == name + ':0'
+        assert getattr(built.m, name).name == name + ':0'
     for name in ('W', 'bias', 'train_op'):
-        assert getattr(m, name).name.split(':')[0] == name
+        assert getattr(built.m, name).name.split(':')[0] == name
 
 
 @pytest.mark.parametrize('dynamic_rnn', [False, True])
 @pytest.mark.parametrize('layer_num', [1, 2, 3])
-def test_shapes_of_values(layer_num, dynamic_rnn):
-    m = model.build(hidden_size=16, layer_num=layer_num,
-                    dynamic_rnn=dynamic_rnn)
-    with tf.Session() as sess:
-        got = start(sess).run(m._replace(
+def test_shapes_of_values(layer_num, dynamic_rnn, request):
+    if (layer_num, dynamic_rnn) == (2, False):
+        m, graph = request.getfixturevalue('built')
+        hidden_size = 256
+    else:
+        hidden_size = 16
+        m, graph = build(1, hidden_size=hidden_size, layer_num=layer_num,
+                         dynamic_rnn=dynamic_rnn)
+    with graph.as_default(), tf.Session() as sess:
+        got = initialized(sess).run(m._replace(
             images=m.logits, y=m.logits, batch_size=m.logits,
             keep_prob=m.logits), feed(m, 5))
-    assert [o.shape for o in got.outputs] == [(5, 16)] * 28
+    assert [o.shape for o in got.outputs] == [(5, hidden_size)] * 28
     for state in (got.init_state, got.state):
         assert [(layer.c.shape, layer.h.shape) for layer in state] == [
-            ((5, 16), (5, 16))] * layer_num
+            ((5, hidden_size), (5, hidden_size))] * layer_num
     assert not any(np.any(part) for layer in got.init_state for part in layer)
     assert got.logits.shape == got.y_pre.shape == (5, 10)
     np.testing.assert_allclose(got.y_pre.sum(1), 1, rtol=1e-6)
@@ -86,14 +108,14 @@ def test_shapes_of_values(layer_num, dynamic_rnn):
     assert got.cross_entropy.shape == ()
 
 
-def test_cell_is_the_lstm_equations():
+def test_cell_is_the_lstm_equations(graph):
     random = np.random.RandomState(0)
     x, c, h = (random.randn(3, n).astype(np.float32) for n in (28, 16, 16))
     cell = model.lstm_cell(16, tf.constant(1.0))
     output, state = cell(tf.constant(x), tf.nn.rnn_cell.LSTMStateTuple(c, h))
     kernel, bias = tf.trainable_variables()
     with tf.Session() as sess:
-        start(sess).run(bias.assign(random.randn(64)))
+        initialized(sess).run(bias.assign(random.randn(64)))
         output, state, kernel, bias = sess.run([output, state, kernel, bias])
     c, h = numpy_step(x, c, h, kernel, bias)
     np.testing.assert_allclose(state.c, c, atol=1e-5)
@@ -101,14 +123,13 @@ def test_cell_is_the_lstm_equations():
     np.testing.assert_allclose(output, h, atol=1e-5)
 
 
-def test_rows_are_read_from_top_to_bottom_through_both_layers():
-    m = model.build(hidden_size=16)
+def test_rows_are_read_from_top_to_bottom_through_both_layers(built, sess):
+    m = built.m
     fed = feed(m, 3)
-    with tf.Session() as sess:
-        outputs, logits, variables = start(sess).run(
-            [m.outputs, m.logits, tf.trainable_variables()], fed)
+    outputs, logits, variables = sess.run(
+        [m.outputs, m.logits, tf.trainable_variables()], fed)
     kernel_1, bias_1, kernel_2, bias_2, W, bias = variables
-    (c_1, h_1), (c_2, h_2) = np.zeros([2, 2, 3, 16])
+    (c_1, h_1), (c_2, h_2) = np.zeros([2, 2, 3, 256])
     for row in range(28):
         x = fed[m.images][:, 28 * row:28 * (row + 1)]
         c_1, h_1 = numpy_step(x, c_1, h_1, kernel_1, bias_1)
@@ -117,21 +138,20 @@ def test_rows_are_read_from_top_to_bottom_through_both_layers():
     np.testing.assert_allclose(logits, h_2 @ W + bias, atol=1e-5)
 
 
-def test_unrolled_and_dynamic_share_checkpoints_and_outputs(tmp_path):
+def test_unrolled_and_dynamic_share_checkpoints_and_outputs(built, tmp_path):
     results = []
     for dynamic_rnn in (False, True):
-        with tf.Graph().as_default(), tf.Session() as sess:
-            m = model.build(hidden_size=16, dynamic_rnn=dynamic_rnn)
+        m, graph = build(1, dynamic_rnn=True) if dynamic_rnn else built
+        with graph.as_default(), tf.Session() as sess:
             saver = tf.train.Saver()
             if dynamic_rnn:
                 saver.restore(sess, str(tmp_path / 'model.ckpt'))
             else:
-                start(sess).run(m.train_op, feed(m, 8, keep_prob=0.5))
+                initialized(sess).run(m.train_op, feed(m, 8, keep_prob=0.5))
                 saver.save(sess, str(tmp_path / 'model.ckpt'))
-            gradients = tf.gradients(m.cross_entropy, tf.trainable_variables())
             results.append(sess.run(
-                [m.outputs, m.state, m.y_pre, m.cross_entropy, gradients],
-                feed(m, 8)))
+                [m.outputs, m.state, m.y_pre, m.cross_entropy], feed(m, 8)))
+            results[-1].append(gradients_of(sess, m, feed(m, 8)))
             results[-1].append(
                 sorted(v.op.name for v in tf.global_variables()))
     *by_hand, names_by_hand = results[0]
@@ -142,16 +162,16 @@ def test_unrolled_and_dynamic_share_checkpoints_and_outputs(tmp_path):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
-def test_two_layers_do_not_share_a_kernel():
-    m = model.build(hidden_size=16)
-    kernels = [v for v in tf.trainable_variables() if 'kernel' in v.op.name]
-    gradients = tf.gradients(m.cross_entropy, kernels)
-    with tf.Session() as sess:
-        before, gradients = start(sess).run([kernels, gradients], feed(m, 8))
-        sess.run(m.train_op, feed(m, 8))
+def test_two_layers_do_not_share_a_kernel(small):
+    m, graph = small
+    with graph.as_default(), tf.Session() as sess:
+        kernels = [v for v in tf.trainable_variables() if 'kernel' in v.op.name]
+        before = initialized(sess).run(kernels)
+        gradients = gradients_of(sess, m, feed(m, 8))
         after = sess.run(kernels)
     assert [k.shape for k in before] == [(44, 64), (32, 64)]
-    for was, gradient, now in zip(before, gradients, after):
+    for kernel, was, now in zip(kernels, before, after):
+        gradient = gradients[kernel.op.name]
         assert np.abs(gradient).max() > 1e-4
         # Adam's first step moves a weight by lr, whatever its gradient.
         moved = np.abs(gradient) > 1e-5
@@ -160,34 +180,29 @@ def test_two_layers_do_not_share_a_kernel():
                                    1e-3 * np.sign(gradient[moved]), rtol=0.05)
 
 
-def test_keep_prob_1_is_deterministic():
-    m = model.build(hidden_size=16)
-    with tf.Session() as sess:
-        start(sess)
-        one, other = (sess.run(m.outputs, feed(m, 4)) for _ in range(2))
+def test_keep_prob_1_is_deterministic(built, sess):
+    one, other = (sess.run(built.m.outputs, feed(built.m, 4)) for _ in range(2))
     np.testing.assert_array_equal(one, other)
     assert np.count_nonzero(one) == np.size(one)
 
 
-def test_keep_prob_half_drops_and_rescales_the_output_and_not_the_state():
+def test_keep_prob_half_drops_and_rescales_the_output_and_not_the_state(graph):
     cell = model.lstm_cell(1000, tf.constant(0.5))
     output, state = cell(tf.random_uniform([4, 28]),
                          cell.zero_state(4, tf.float32))
     with tf.Session() as sess:
-        output, h = start(sess).run([output, state.h])
+        output, h = initialized(sess).run([output, state.h])
     kept = output != 0
     assert 0.45 < kept.mean() < 0.55
     np.testing.assert_allclose(output[kept], 2 * h[kept], rtol=1e-6)
     assert np.count_nonzero(h) == h.size
 
 
-def test_dropout_acts_at_every_row_on_the_ways_up_and_not_along_the_rows():
-    m = model.build(hidden_size=100)
-    with tf.Session() as sess:
-        start(sess)
-        one, (one_1, one_2) = sess.run([m.outputs, m.state], feed(m, 4, 0.5))
-        other, (other_1, other_2) = sess.run([m.outputs, m.state],
-                                             feed(m, 4, 0.5))
+def test_dropout_acts_at_every_row_on_the_ways_up_and_not_along_the_rows(
+        built, sess):
+    m = built.m
+    one, (one_1, one_2) = sess.run([m.outputs, m.state], feed(m, 4, 0.5))
+    other, (other_1, other_2) = sess.run([m.outputs, m.state], feed(m, 4, 0.5))
     for row in range(28):
         assert 0.4 < np.mean(one[row] == 0) < 0.6
         assert 0.4 < np.mean((one[row] == 0) != (other[row] == 0)) < 0.6
@@ -197,19 +212,22 @@ def test_dropout_acts_at_every_row_on_the_ways_up_and_not_along_the_rows():
 
 @pytest.mark.parametrize('dynamic_rnn', [False, True])
 def test_seed_decides_dropout(dynamic_rnn):
-    def weights(seed):
-        with tf.Graph().as_default(), tf.Session() as sess:
-            tf.set_random_seed(seed)
-            m = model.build(hidden_size=64, dynamic_rnn=dynamic_rnn)
-            start(sess)
-            for step in range(20):
-                sess.run(m.train_op, feed(m, 16, 0.5, seed=step))
-            return sess.run(m.W)
+    def weights(seed, times):
+        """Returns what W is after 20 steps, so many times."""
+        m, graph = build(seed, hidden_size=64, dynamic_rnn=dynamic_rnn)
+        results = []
+        for _ in range(times):
+            with graph.as_default(), tf.Session() as sess:
+                initialized(sess)
+                for step in range(20):
+                    sess.run(m.train_op, feed(m, 16, 0.5, seed=step))
+                results.append(sess.run(m.W))
+        return results
 
-    first = weights(1)
-    for _ in range(3):
-        np.testing.assert_array_equal(first, weights(1))
-    assert (first != weights(2)).any()
+    first, *others = weights(1, 3)
+    for other in others + weights(1, 1):
+        np.testing.assert_array_equal(first, other)
+    assert (first != weights(2, 1)[0]).any()
 
 
 def logits_and_labels(scale):
@@ -217,7 +235,7 @@ def logits_and_labels(scale):
     return scale * random.randn(6, 10), np.eye(10)[random.randint(10, size=6)]
 
 
-def test_loss_is_the_tutorials_formula_where_that_is_finite():
+def test_loss_is_the_tutorials_formula_where_that_is_finite(graph):
     logits, y = logits_and_labels(scale=3)
     formula = -np.mean(y * np.log(np.exp(logits)
                                   / np.exp(logits).sum(1, keepdims=True)))
@@ -226,7 +244,7 @@ def test_loss_is_the_tutorials_formula_where_that_is_finite():
     np.testing.assert_allclose(loss, formula, rtol=1e-12)
 
 
-def test_loss_is_finite_where_the_formula_gives_nan():
+def test_loss_is_finite_where_the_formula_gives_nan(graph):
     logits, y = logits_and_labels(scale=1000)
     formula = -tf.reduce_mean(y * tf.log(tf.nn.softmax(logits)))
     logits_tensor = tf.constant(logits)
@@ -241,7 +259,7 @@ def test_loss_is_finite_where_the_formula_gives_nan():
     assert np.isfinite(gradient).all()
 
 
-def test_loss_gradient_is_that_of_finite_differences():
+def test_loss_gradient_is_that_of_finite_differences(graph):
     values, y = logits_and_labels(scale=2)
     logits = tf.placeholder(tf.float64, values.shape)
     loss = model.mean_cross_entropy(logits, tf.constant(y))
@@ -259,135 +277,41 @@ def test_loss_gradient_is_that_of_finite_differences():
     assert np.abs(gradient).max() > 1e-3
 
 
-def test_every_gradient_is_that_of_tensorflow(monkeypatch):
-    def loss_and_gradients():
-        with tf.Graph().as_default(), tf.Session() as sess:
-            tf.set_random_seed(1)
-            m = model.build(hidden_size=48)
-            return start(sess).run(
-                (m.cross_entropy,
-                 tf.gradients(m.cross_entropy, tf.trainable_variables())),
-                feed(m, 20, keep_prob=0.5))
-
-    loss, gradients = loss_and_gradients()
-    monkeypatch.setattr(tf.Graph, 'gradient_override_map',
-                        lambda graph, ops: contextlib.suppress())
-    assert loss == pytest.approx(loss_and_gradients()[0], rel=1e-6)
-    for gradient, expected in zip(gradients, loss_and_gradients()[1]):
-        assert np.abs(expected).max() > 1e-5
-        np.testing.assert_allclose(gradient, expected,
-                                   atol=1e-6 * np.abs(expected).max())
-
-
-def test_a_step_transposes_each_kernel_once_and_multiplies_by_that():
-    m = model.build(hidden_size=8)
-    ran = tf.RunMetadata()
-    with tf.Session() as sess:
-        start(sess).run(m.train_op, feed(m, 4), run_metadata=ran,
-                        options=tf.RunOptions(output_partition_graphs=True))
-    nodes = [node for graph in ran.partition_graphs for node in graph.node]
-    # One each for x and h, but the first layer's x, the digit.
-    assert sum(node.op == 'Transpose' for node in nodes) == 3
-    # And no row puts its gradients together to take them apart.
-    assert not any(node.name.endswith('MatMul_grad/concat')
-                   or 'concat_grad/' in node.name for node in nodes)
-    # No row waits for the gradient of the kernel at the row after it.
-    assert not any('_grad/tuple' in node.name for node in nodes)
-    # The softmax head's is small and left to TensorFlow.
-    assert [node.name for node in nodes if node.op == 'MatMul'
-            and node.attr['transpose_b'].b] == ['gradients/MatMul_grad/MatMul']
-
-
-def test_graph_takes_that_loss_and_its_gradient_reaches_the_first_row():
-    m = model.build(hidden_size=16)
-    to_images, = tf.gradients(m.cross_entropy, m.images)
+def test_graph_takes_that_loss_and_its_gradient_reaches_the_first_row(small):
+    m, graph = small
     fed = feed(m, 4)
-    with tf.Session() as sess:
-        loss, y_pre, to_images = start(sess).run(
+    with graph.as_default(), tf.Session() as sess:
+        to_images, = tf.gradients(m.cross_entropy, m.images)
+        loss, y_pre, to_images = initialized(sess).run(
             [m.cross_entropy, m.y_pre, to_images], fed)
     np.testing.assert_allclose(loss, -np.mean(fed[m.y] * np.log(y_pre)),
                                rtol=1e-5)
     assert (np.abs(to_images.reshape(4, 28, 28)).max(2) > 0).all()
 
 
-def test_a_step_is_counted():
-    m = model.build(hidden_size=8, layer_num=1)
-    with tf.Session() as sess:
-        start(sess)
-        for _ in range(3):
-            sess.run(m.train_op, feed(m, 4))
-        assert sess.run(tf.train.get_global_step()) == 3
-
-
-@pytest.mark.parametrize('ema_decay', [0.5, 0.995])
-def test_averages_follow_the_weights(ema_decay):
-    m = model.build(hidden_size=8, ema_decay=ema_decay)
-    names = [v.op.name for v in tf.trainable_variables()]
-    assert sorted(v.op.name for v in m.averages.values()) == sorted(
-        name + '/ExponentialMovingAverage' for name in names)
-    with tf.Session() as sess:
-        start(sess)
-        expected = sess.run(tf.trainable_variables())
-        for step in range(1, 21):
-            sess.run(m.train_op, feed(m, 6, keep_prob=0.5, seed=step))
-            assert sess.run(tf.train.get_global_step()) == step
-            decay = min(ema_decay, (1 + step) / (10 + step))
-            expected = [decay * average + (1 - decay) * weight
-                        for average, weight in zip(
-                            expected, sess.run(tf.trainable_variables()))]
-        averages = sess.run({average.op.name: average
-                             for average in m.averages.values()})
-        for name, value in zip(names, expected):
-            np.testing.assert_allclose(
-                averages[name + '/ExponentialMovingAverage'], value,
-                rtol=1e-5, atol=1e-7)
-
-        # Fed, they are what the graph computes with.
-        fed = feed(m, 4)
-        before = sess.run(m.logits, fed)
-        fed.update({tensor: sess.run(average)
-                    for tensor, average in m.averages.items()})
-        with_averages = sess.run(m.logits, fed)
-        assert (before != with_averages).any()
-        sess.run([v.assign(value) for v, value in zip(
-            tf.trainable_variables(), expected)])
-        np.testing.assert_allclose(sess.run(m.logits, feed(m, 4)),
-                                   with_averages, rtol=1e-4, atol=1e-6)
-
-
-def test_averages_change_nothing_of_the_training():
-    weights = []
-    for ema_decay in (0, 0.9):
-        with tf.Graph().as_default(), tf.Session() as sess:
-            tf.set_random_seed(1)
-            m = model.build(hidden_size=8, ema_decay=ema_decay)
-            assert bool(m.averages) == bool(ema_decay)
-            start(sess)
-            for seed in range(3):
-                sess.run(m.train_op, feed(m, 6, keep_prob=0.5, seed=seed))
-            weights.append(sess.run(tf.trainable_variables()))
-    for without, with_averages in zip(*weights):
-        np.testing.assert_array_equal(without, with_averages)
+def test_a_step_is_counted(built, sess):
+    for _ in range(3):
+        sess.run(built.m.train_op, feed(built.m, 4))
+    assert sess.run(tf.train.get_global_step()) == 3
 
 
 @pytest.mark.parametrize('dynamic_rnn', [False, True])
-def test_export_is_the_trained_network_after_each_row(dynamic_rnn, tmp_path):
+def test_export_is_the_trained_network_after_each_row(built, sess, dynamic_rnn,
+                                                      tmp_path):
     def dropout_or_training():
         return [op for op in tf.get_default_graph().get_operations()
                 if 'dropout/' in op.name or op.type == 'ApplyAdam']
 
-    m = model.build(hidden_size=8)
+    m = built.m
     assert len(dropout_or_training()) > 28 * 2
     fed = feed(m, 5)
-    with tf.Session() as sess:
-        outputs, y_pre, W, bias = start(sess).run(
-            [m.outputs, m.y_pre, m.W, m.bias], fed)
-        path = tf.train.Saver().save(sess, str(tmp_path / 'model.ckpt'))
-    with tf.Graph().as_default(), tf.Session() as sess:
-        images, rows = model.build_export(8, dynamic_rnn=dynamic_rnn)
+    outputs, y_pre, W, bias = sess.run([m.outputs, m.y_pre, m.W, m.bias], fed)
+    path = tf.train.Saver().save(sess, str(tmp_path / 'model.ckpt'))
+    with tf.Graph().as_default(), tf.Session() as other:
+        images, rows = model.build_export(dynamic_rnn=dynamic_rnn)
         assert rows.shape.as_list() == [None, 28, 10]
-        tf.train.Saver().restore(sess, path)
-        rows = sess.run(rows, {images: fed[m.images]})
+        tf.train.Saver().restore(other, path)
+        rows = other.run(rows, {images: fed[m.images]})
         assert not dropout_or_training()
     np.testing.assert_allclose(rows[:, -1], y_pre, rtol=1e-5)
     for row, output in enumerate(outputs):

@@ -127,8 +127,10 @@ def fetch(files, folder, mirror, seconds=None):
     published = {name: (len(body), hashlib.sha256(body).hexdigest())
                  for name, body in files.items()}
     code = ('import functools, sys, data\n'
-            'data.FILES = %r\n'
-            'data.fetch = functools.partial(data.fetch, timeout=0.5, deadline=1)\n'
+            'from training import mnist_files\n'
+            'mnist_files.FILES = %r\n'
+            'mnist_files.fetch = functools.partial('
+            'mnist_files.fetch, timeout=0.5, deadline=1)\n'
             'sys.exit(data.main(%r))' % (published, [folder, mirror]))
     status, stderr = python('-c', code, seconds=seconds)
     assert 'Traceback' not in stderr, stderr

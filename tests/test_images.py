@@ -1,0 +1,149 @@
+"""A picture of a digit, made like MNIST's."""
+import hypothesis
+import hypothesis.extra.numpy
+import numpy as np
+import pytest
+from conftest import jpeg, pixels
+from hypothesis import strategies as st
+from PIL import Image, ImageDraw
+
+import data
+from training.images import normalise, read_image
+
+# What one digit looks like in a file, and how far, in the mean over its pixels,
+# it may be from the digit then. Two digits are at least 0.045 apart, and 0.12 as
+# a rule.
+LOOKS = {
+    'as it is': (0.005, Image.fromarray),
+    'dark ink': (0.005, lambda a: Image.fromarray(255 - a)),
+    'grey on grey': (0.005, lambda a: Image.fromarray(180 - a // 3)),
+    'off the middle': (0.005, lambda a: Image.fromarray(
+        np.pad(a, ((50, 3), (2, 80)), 'constant'))),
+    'tall': (0.005, lambda a: Image.fromarray(np.pad(
+        255 - a, ((0, 900), (0, 0)), 'constant', constant_values=255))),
+    'RGB': (0.005, lambda a: Image.fromarray(255 - a).convert('RGB')),
+    'CMYK': (0.005, lambda a: jpeg(Image.fromarray(255 - a).convert('CMYK'),
+                                   quality=95)),
+    '16 bits': (0.005, lambda a: Image.fromarray(
+        60000 - 200 * a.astype(np.int32))),
+    'floats': (0.005, lambda a: Image.fromarray(a.astype(np.float32) / 255)),
+    'dark ink on nothing': (0.005, lambda a: Image.merge(
+        'LA', [Image.new('L', (28, 28), 0), Image.fromarray(a)])),
+    'bright ink on nothing': (0.005, lambda a: Image.merge(
+        'RGBA', 3 * [Image.new('L', (28, 28), 255)] + [Image.fromarray(a)])),
+    'a card with clear corners': (0.005, lambda a: Image.merge('LA', [
+        Image.fromarray(255 - a), Image.fromarray(
+            255 * (np.add(*np.mgrid[:28, :28]) > 4).astype(np.uint8))])),
+    'no margins': (0.035, lambda a: Image.fromarray(255 - a).crop(
+        Image.fromarray(a).getbbox())),
+    'large': (0.035, lambda a: Image.fromarray(255 - a).resize(
+        (2800, 2800), Image.BICUBIC)),
+    'JPEG': (0.035, lambda a: jpeg(Image.fromarray(255 - a).resize(
+        (280, 280), Image.BICUBIC), quality=60)),
+    'one bit': (0.08, lambda a: Image.fromarray(a).resize(
+        (280, 280), Image.BICUBIC).convert('1', dither=Image.NONE)),
+    # With a shadow over it, and grain.
+    'photograph': (0.07, lambda a: Image.fromarray((
+        200 - 0.5 * np.asarray(Image.fromarray(a).resize((280, 280),
+                                                         Image.BICUBIC))
+        - np.linspace(0, 30, 280)[:, None]
+        + np.random.RandomState(0).normal(0, 5, (280, 280))
+    ).clip(0, 255).astype(np.uint8))),
+}
+
+
+@pytest.mark.parametrize('distance, look', LOOKS.values(), ids=list(LOOKS))
+def test_every_look_of_a_digit_becomes_the_same(distance, look, digits):
+    distances = []
+    for image in digits.images[:40]:
+        normal = normalise(look(pixels(image)))
+        assert normal.shape == (784,) and normal.dtype == np.float32
+        assert normal.min() == 0 and normal.max() == 1
+        square = normal.reshape(28, 28)
+        assert 20 == max(
+            np.ptp(np.flatnonzero(square.any(axis))) + 1 for axis in (0, 1))
+        for axis in (0, 1):
+            centre = square.sum(axis) @ np.arange(28) / square.sum()
+            assert abs(centre - 14) < 0.51
+        distances.append(np.abs(normal - image).mean())
+    assert np.mean(distances) < distance
+
+
+def test_proportions_are_kept():
+    image = Image.new('L', (300, 300), 255)
+    ImageDraw.Draw(image).rectangle([100, 50, 149, 249], fill=0)  # 50 x 200
+    square = normalise(image).reshape(28, 28)
+    assert np.argwhere(square).min(0).tolist() == [4, 12]
+    assert np.argwhere(square).max(0).tolist() == [23, 16]
+    assert square[4:24, 12:17].min() > 0.99
+
+
+def test_a_lopsided_digit_is_not_cut_off():
+    image = Image.new('L', (300, 300), 255)
+    draw = ImageDraw.Draw(image)
+    draw.rectangle([50, 149, 249, 150], fill=0)
+    draw.rectangle([220, 50, 249, 249], fill=0)
+    square = normalise(image).reshape(28, 28)
+    assert np.argwhere(square).min(0).tolist() == [4, 0]
+    assert np.argwhere(square).max(0).tolist() == [23, 19]
+
+
+def test_a_photograph_that_lies_on_its_side(tmp_path, digits):
+    image = Image.fromarray(255 - pixels(digits.images[0]))
+    upright = normalise(image)
+    exif = Image.Exif()
+    exif[0x112] = 6  # turn by 90 degrees to the right
+    image.transpose(Image.ROTATE_90).save(str(tmp_path / 'a.png'), exif=exif)
+    np.testing.assert_array_equal(read_image(str(tmp_path / 'a.png')),
+                                  upright)
+
+
+def test_an_image_that_mnist_made_stays_as_it_is(mnist_dir):
+    test = data.read_data_sets(mnist_dir).test
+    for look in ('as it is', 'dark ink'):
+        distances = [np.abs(normalise(LOOKS[look][1](pixels(image)))
+                            - image).mean() for image in test.images[:300]]
+        assert np.median(distances) < 1e-6 and np.mean(distances) < 2e-3
+
+
+# Pictures of all kinds: grey, with or without an alpha channel, and of 16 bits.
+PICTURES = st.one_of(
+    [hypothesis.extra.numpy.arrays(kind, st.tuples(sides, sides, *bands))
+     for sides in [st.integers(1, 40)]
+     for kind, bands in (('u1', []), ('u1', [st.just(3)]), ('u1', [st.just(4)]),
+                         ('i4', []), ('f4', []))])
+
+
+@hypothesis.settings(max_examples=300, deadline=None, database=None)
+@hypothesis.given(PICTURES)
+def test_any_picture_becomes_a_digit_or_is_blank(picture):
+    try:
+        digit = normalise(Image.fromarray(picture))
+    except ValueError as error:
+        hypothesis.event(str(error))
+        assert str(error) == (
+            'it is blank' if np.isfinite(picture).all()
+            else 'it has pixels that are not numbers')
+        return
+    assert digit.shape == (784,) and digit.dtype == np.float32
+    assert digit.min() >= 0 and digit.max() == 1
+    image = digit.reshape(28, 28)
+    for axis in (0, 1):
+        inked = np.flatnonzero(image.any(axis))
+        assert inked[-1] - inked[0] < 20
+        mass = image.sum(axis) @ np.arange(28) / image.sum()
+        # At an edge, it is as near to the middle as can be.
+        assert abs(mass - 14) < 0.51 or inked[0] == 0 or inked[-1] == 27
+
+
+@hypothesis.settings(max_examples=200, deadline=None, database=None)
+@hypothesis.given(hypothesis.extra.numpy.arrays(
+    'u1', st.tuples(st.integers(1, 40), st.integers(1, 40))),
+    st.tuples(*[st.integers(1, 30)] * 4))
+def test_ink_paper_and_place_make_no_difference(ink, margins):
+    hypothesis.assume(ink.max() >= 25)
+    top, bottom, left, right = margins
+    one = normalise(Image.fromarray(np.pad(ink, 1, 'constant')))
+    other = normalise(Image.fromarray(255 - np.pad(
+        ink, ((top, bottom), (left, right)), 'constant')))
+    np.testing.assert_allclose(one, other, atol=1e-6)

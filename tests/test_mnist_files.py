@@ -1,0 +1,257 @@
+"""MNIST's files: checked, and fetched from servers on 127.0.0.1."""
+import functools
+import gzip
+import hashlib
+import os
+import pty
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+
+import hypothesis
+import numpy as np
+import pytest
+import torture
+from conftest import LIES, NOWHERE, ROOT, idx, is_mnist, run, send
+from hypothesis import strategies as st
+from tensorflow.contrib.learn.python.learn.datasets import mnist
+
+from training import datasets, mnist_files
+from training.errors import UserError
+from training.files import write_whole
+from training.mnist_files import NoMirrorError
+
+
+def error_of(folder, *mirrors):
+    with pytest.raises(UserError) as caught:
+        mnist_files.find_files(str(folder), mirrors)
+    return caught.value
+
+
+def test_too_few_images_to_set_some_aside(made_up_dir):
+    (made_up_dir / mnist_files.TRAIN_IMAGES).write_bytes(idx(np.zeros([5000, 28, 28])))
+    (made_up_dir / mnist_files.TRAIN_LABELS).write_bytes(idx(np.zeros(5000)))
+    assert datasets.num_train('mnist', str(made_up_dir)) == 55000
+    assert str(error_of(made_up_dir)) == (
+        '%s has 5000 images where at least 5001 are needed, 5000 of them for '
+        'validation: delete it and run again'
+        % (made_up_dir / mnist_files.TRAIN_IMAGES))
+
+
+def test_no_test_images(made_up_dir):
+    (made_up_dir / mnist_files.TEST_IMAGES).write_bytes(idx(np.zeros([0, 28, 28])))
+    (made_up_dir / mnist_files.TEST_LABELS).write_bytes(idx(np.zeros(0)))
+    assert 'has 0 images where at least 1' in str(error_of(made_up_dir))
+
+
+def test_another_data_set_is_not_filled_up_with_mnist(made_up_dir, serve):
+    asked = []
+    mirror = serve(lambda handler, name: asked.append(name))
+    (made_up_dir / mnist_files.TRAIN_LABELS).unlink()
+    assert 'has no train-labels' in str(error_of(made_up_dir, mirror))
+    assert asked == []
+
+
+@hypothesis.settings(max_examples=300, deadline=None, database=None)
+@hypothesis.given(st.data())
+def test_a_file_is_good_or_refused(drawn):
+    """However a good file is changed, it is read as it says, or named."""
+    labels = drawn.draw(st.booleans(), 'labels')
+    count = drawn.draw(st.integers(0, 3), 'count')
+    shape = [count] if labels else [count, 28, 28]
+    items = np.arange(np.prod(shape)).reshape(shape) % 10
+    plain = bytearray(gzip.decompress(idx(items)))
+    packed = drawn.draw(st.booleans(), 'packed before it is changed')
+    body = bytearray(gzip.compress(bytes(plain))) if packed else plain
+    for _ in range(drawn.draw(st.integers(0, 3), 'changes')):
+        place = drawn.draw(st.integers(0, len(body)), 'place')
+        body[place:place + drawn.draw(st.integers(0, 20), 'less')] = (
+            drawn.draw(st.binary(max_size=20), 'more'))
+    body = bytes(body) if packed else gzip.compress(bytes(body))
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, mnist_files.TEST_LABELS if labels
+                            else mnist_files.TEST_IMAGES)
+        with open(path, 'wb') as f:
+            f.write(body)
+        try:
+            found = mnist_files._check_file(path)
+        except UserError as error:
+            hypothesis.event('refused')
+            assert re.fullmatch(re.escape(path) + r' is damaged \(.+\): delete it '
+                                'and run again', str(error))
+            return
+        hypothesis.event('read')
+        extract = mnist.extract_labels if labels else mnist.extract_images
+        with open(path, 'rb') as f:
+            read = extract(f)
+    assert read.shape == ((found,) if labels else (found, 28, 28, 1))
+    assert not labels or (read < 10).all()
+
+
+@pytest.fixture
+def published(made_up, monkeypatch):
+    """Lets the made-up files pass for the published ones."""
+    monkeypatch.setattr(mnist_files, 'FILES', {
+        name: (len(body), hashlib.sha256(body).hexdigest())
+        for name, body in made_up.items()})
+    return made_up
+
+
+@pytest.mark.parametrize('lie', LIES)
+def test_a_mirror_that_lies_leaves_nothing_and_the_next_is_asked(
+        lie, published, serve, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(mnist_files, 'fetch', functools.partial(
+        mnist_files.fetch, timeout=0.5, deadline=1))
+    answer, why = LIES[lie]
+    why = why.format(name=mnist_files.TRAIN_IMAGES,
+                     size=len(published[mnist_files.TRAIN_IMAGES]),
+                     less=len(published[mnist_files.TRAIN_IMAGES]) - 1)
+    lying = serve(lambda handler, name: answer(handler, name, published[name]))
+    folder = tmp_path / 'MNIST_data'
+
+    error = error_of(folder, lying)
+    assert isinstance(error, NoMirrorError)
+    assert str(error).startswith('could not fetch MNIST (%s: ' % lying)
+    assert why in str(error) and '\n' not in str(error)
+    assert 'sent 100 of' not in str(error)  # not all that the dripping one had
+    assert str(error).endswith(
+        'put train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, '
+        't10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz into %s, or '
+        'name the folder that has them' % folder)
+    assert not folder.exists()
+
+    honest = serve(lambda handler, name: send(handler, published[name]))
+    mnist_files.find_files(str(folder), [lying, honest])
+    assert {f.name: f.read_bytes() for f in folder.iterdir()} == published
+    assert why in capsys.readouterr().err
+
+
+def test_a_mirror_with_hiccups(published, serve, tmp_path, capsys):
+    asked = []
+
+    def answer(handler, name):
+        asked.append(name)
+        if len(asked) % 2:
+            handler.send_error(500)
+        else:
+            send(handler, published[name])
+
+    mnist_files.find_files(str(tmp_path), [serve(answer)])
+    assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == published
+    assert asked == [name for name in mnist_files.FILES for _ in range(2)]
+    assert capsys.readouterr().err.count(
+        'that failed, once more: HTTP 500 Internal Server Error') == 4
+
+
+def test_a_mirror_is_not_asked_again_for_what_it_has_not(serve, tmp_path, capsys):
+    asked = []
+
+    def answer(handler, name):
+        asked.append(name)
+        handler.send_error(404)
+
+    error_of(tmp_path, serve(answer))
+    assert asked == [mnist_files.TRAIN_IMAGES]
+    capsys.readouterr()
+    error_of(tmp_path, NOWHERE)  # nor when it cannot be reached
+    assert capsys.readouterr().err.count('fetching') == 1
+
+
+def test_fetches_that_are_killed_or_fooled(tmp_path):
+    counts = torture.kill_fetches(2, str(tmp_path / 'killed'), lambda line: None)
+    assert counts['killed'] == 2
+    counts = torture.fool_fetches(10, str(tmp_path / 'fooled'),
+                                  lambda line: None)
+    assert counts['fooled'] >= 10
+
+
+def test_only_what_is_missing_is_fetched(published, serve, made_up_dir):
+    asked = []
+
+    def answer(handler, name):
+        asked.append(name)
+        send(handler, published[name])
+
+    (made_up_dir / mnist_files.TRAIN_LABELS).unlink()
+    (made_up_dir / mnist_files.TEST_LABELS).unlink()
+    mnist_files.find_files(str(made_up_dir), [serve(answer)])
+    assert asked == [mnist_files.TRAIN_LABELS, mnist_files.TEST_LABELS]
+    mnist_files.find_files(str(made_up_dir), [NOWHERE])
+
+
+def test_only_what_is_missing_is_asked_for(published, made_up_dir):
+    (made_up_dir / mnist_files.TEST_LABELS).unlink()
+    assert ('refused): put t10k-labels-idx1-ubyte.gz into %s, or' % made_up_dir
+            in str(error_of(made_up_dir, NOWHERE)))
+
+
+def test_mirrors_are_asked_in_turn_and_all_are_named(tmp_path, serve):
+    refusing = serve(lambda handler, name: handler.send_error(403))
+    assert ('%s: HTTP 403 Forbidden; %s: Connection refused'
+            % (refusing, NOWHERE)) in str(
+                error_of(tmp_path / 'new', refusing, NOWHERE))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_py_tells_no_mirror_from_what_can_be_mended(tmp_path, made_up_dir):
+    done = run('data.py', tmp_path / 'new', NOWHERE)
+    assert (done.returncode, done.stdout) == (3, '')
+    line, = done.error_lines
+    assert line.startswith('error: could not fetch MNIST (%s: ' % NOWHERE)
+    assert run('data.py', made_up_dir, NOWHERE).returncode == 0
+    assert run('data.py', made_up_dir, 'ftp://127.0.0.1/').returncode == 2
+    assert run('data.py', '').returncode == 2
+
+
+def test_a_folder_that_cannot_be_written(published, serve, tmp_path):
+    (tmp_path / 'file').write_text('')
+    mirror = serve(lambda handler, name: send(handler, published[name]))
+    error = error_of(tmp_path / 'file' / 'MNIST_data', mirror)
+    assert 'Not a directory' in str(error)
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(UserError) as caught:
+        write_whole(str(tmp_path / 'file'), b'body')
+    assert str(caught.value) == (
+        'cannot write %s (No space left on device): mend that, or name another '
+        'folder' % (tmp_path / 'file'))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_is_shown_on_a_terminal(published, serve, tmp_path):
+    mirror = serve(lambda handler, name: send(handler, published[name]))
+    ours, theirs = pty.openpty()
+    code = ('from training import mnist_files\n'
+            'mnist_files.FILES = %r\n'
+            'mnist_files.find_files(%r, [%r])'
+            % (mnist_files.FILES, str(tmp_path), mirror))
+    subprocess.check_call([sys.executable, '-c', code], cwd=ROOT, stderr=theirs)
+    shown = os.read(ours, 1 << 20).decode()
+    assert '\rfetching %s%s 100%%' % (mirror, mnist_files.TRAIN_IMAGES) in shown
+
+
+@pytest.mark.parametrize('fetchers', [2, 5])
+def test_those_that_start_at_once_all_succeed(fetchers, mnist_dir, serve,
+                                              tmp_path):
+    all_of_them = threading.Barrier(fetchers, timeout=60)
+
+    def answer(handler, name):
+        with open(os.path.join(mnist_dir, name), 'rb') as f:
+            body = f.read()
+        all_of_them.wait()  # none is served before all have asked
+        send(handler, body)
+
+    mirror = serve(answer)
+    folder = tmp_path / 'MNIST_data'
+    runs = [subprocess.Popen([sys.executable, os.path.join(ROOT, 'data.py'),
+                              str(folder), mirror]) for _ in range(fetchers)]
+    assert [one.wait(120) for one in runs] == [0] * fetchers
+    assert sorted(f.name for f in folder.iterdir()) == sorted(mnist_files.FILES)
+    assert is_mnist(str(folder))

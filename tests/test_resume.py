@@ -1,0 +1,141 @@
+"""Ending early, and going on."""
+import json
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import torture
+from conftest import QUICK, SMALL, call, idx, start, wait_for
+
+import train_lstm_mnist
+from training import datasets, mnist_files, summaries
+from training.errors import UserError
+from training.run_directory import RunDirectory
+
+SCRIPT = 'train_lstm_mnist.py'
+
+
+@pytest.mark.parametrize('number, status', [(signal.SIGINT, 130),
+                                            (signal.SIGTERM, 143)])
+def test_stopped_and_resumed(number, status, whole_run, tmp_path):
+    running = start(*QUICK, '--steps', 10 ** 6, '--log_every', 1,
+                    '--run_dir', "it's a run", cwd=tmp_path,
+                    stdout=subprocess.PIPE)
+    try:
+        wait_for('step 20 of', running.stderr)
+        with pytest.raises(UserError, match='is in use by a training'):
+            RunDirectory(str(tmp_path / "it's a run"))
+        running.send_signal(number)
+        stdout, stderr = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == status
+    assert 'test accuracy' not in stdout
+    *_, says, command = stderr.splitlines()
+    step = int(re.fullmatch(
+        r'stopped after step (\d+); to go on from there:', says)[1])
+    assert 'error' not in stderr and 'Traceback' not in stderr
+    run_dir = tmp_path / "it's a run"
+    assert not (run_dir / 'result.json').exists()
+
+    # As it is printed, with the step to go on to.
+    done = subprocess.run(
+        command + ' --steps 120', shell=True, cwd=str(tmp_path),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        universal_newlines=True)
+    assert done.returncode == 0
+    assert 'going on from step %d' % step in done.stderr.splitlines()
+    assert torture.weights(str(run_dir)) == torture.weights(str(whole_run))
+    result, expected = (json.loads((folder / 'result.json').read_text())
+                        for folder in (run_dir, whole_run))
+    assert result['resumed_from_step'] == step
+    for key in ('steps', 'test_accuracy', 'validation_accuracy'):
+        assert result[key] == expected[key]
+    assert json.loads((run_dir / 'config.json').read_text())['steps'] == 120
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    # Steps of several seconds.
+    running = start('--dataset', 'digits', '--batch_size', 1257, '--log_every',
+                    1, '--hidden_size', 1024, '--run_dir', 'run', '--device',
+                    'cpu', cwd=tmp_path, stdout=subprocess.DEVNULL)
+    try:
+        wait_for('run directory', running.stderr)
+        while not list(tmp_path.glob('run/events*')):
+            time.sleep(0.1)
+        time.sleep(1)
+        running.send_signal(signal.SIGINT)
+        wait_for('a second time stops at once', running.stderr)
+        running.send_signal(signal.SIGINT)
+        _, stderr = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert (running.returncode, stderr) == (130, '')
+    assert not list(tmp_path.glob('run/model*'))
+
+
+def test_kill_9(tmp_path):
+    counts = torture.kill(3, str(tmp_path), lambda line: None)
+    assert counts['killed'] == 3 == counts['resumed'] + counts['anew']
+
+
+def test_disks_that_fill_up(tmp_path):
+    counts = torture.fill_disks(3, str(tmp_path), lambda line: None)
+    assert counts['filled'] == 3 == counts['resumed'] + counts['anew']
+
+
+def test_a_run_that_is_done_is_taken_further(whole_run, tmp_path):
+    run_dir = tmp_path / 'run'
+    shutil.copytree(str(whole_run), str(run_dir))
+    done = call(SCRIPT, '--resume', 'run', '--steps', 150, cwd=tmp_path)
+    assert done.returncode == 0
+    assert json.loads((run_dir / 'result.json').read_text())['steps'] == 150
+    points = summaries.read(str(run_dir))
+    assert sorted(points['loss/training']) == [50, 100, 120, 150]
+    assert sorted(points['accuracy/test']) == [120, 150]
+    events = [event for path in sorted(run_dir.glob('events*'))
+              for event in tf.train.summary_iterator(str(path))]
+    assert [event.step for event in events
+            if event.session_log.status == tf.SessionLog.START] == [1, 121]
+
+
+def test_a_seed_of_0_is_kept(whole_run, tmp_path):
+    run_dir = tmp_path / 'run'
+    shutil.copytree(str(whole_run), str(run_dir))
+    config = json.loads((run_dir / 'config.json').read_text())
+    config.update(seed=0, ema_decay=0.0)
+    (run_dir / 'config.json').write_text(json.dumps(config))
+    flags = train_lstm_mnist.parse_flags(['--resume', str(run_dir),
+                                          '--steps', '130'])
+    assert (flags.seed, flags.ema_decay, flags.steps) == (0, 0, 130)
+
+
+def test_a_bad_flag_with_resume_is_wrong_usage(whole_run, monkeypatch, capsys):
+    monkeypatch.setattr(datasets, 'num_train', lambda dataset, data_dir: 99)
+    with pytest.raises(SystemExit) as stop:
+        train_lstm_mnist.parse_flags(['--resume', str(whole_run),
+                                      '--steps', '130'])
+    assert stop.value.code == 2
+    assert 'argument --batch_size: must be from 1 to 99' in (
+        capsys.readouterr().err)
+
+
+def test_a_resumed_run_draws_new_dropout(tmp_path):
+    # The same image always, and weights that stay as they are.
+    images = np.full([5256, 28, 28], 100)
+    labels = np.zeros(5256)
+    for name, items in zip(mnist_files.FILES, (images, labels, images, labels)):
+        (tmp_path / name).write_bytes(idx(items))
+    assert call(SCRIPT, *SMALL, '--dynamic_rnn', '--data_dir', '.', '--lr', 1e-30,
+               '--steps', 1, '--seed', 1, '--run_dir', 'run',
+               cwd=tmp_path).returncode == 0
+    assert call(SCRIPT, '--resume', 'run', '--steps', 2,
+               cwd=tmp_path).returncode == 0
+    losses = summaries.read(str(tmp_path / 'run'))['loss/training']
+    assert losses[1] != losses[2]
+    assert losses[1] == pytest.approx(losses[2], rel=0.2)

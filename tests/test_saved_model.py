@@ -1,0 +1,102 @@
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import call
+
+import data
+import model
+from training import summaries
+from training.averages import MovingAverages
+from training.files import sha256sums
+
+SCRIPT = 'train_lstm_mnist.py'
+
+
+def test_what_is_tested_and_exported_are_the_averages(digits_run):
+    result = json.loads((digits_run / 'result.json').read_text())
+    checkpoint = tf.train.load_checkpoint(str(digits_run))
+    test = data.read_data_sets('', dataset='digits').test
+    with tf.Graph().as_default(), tf.Session() as sess:
+        signatures = tf.saved_model.load(
+            sess, ['serve'], str(digits_run / 'saved_model')).signature_def
+        for variable in tf.global_variables():
+            name = variable.op.name
+            average, raw = (checkpoint.get_tensor(name + suffix) for suffix in
+                            ('/ExponentialMovingAverage', ''))
+            np.testing.assert_array_equal(sess.run(variable), average)
+            assert (average != raw).any()
+        default, rows = signatures['serving_default'], signatures['rows']
+        probabilities, classes, by_row = sess.run(
+            [default.outputs['probabilities'].name,
+             default.outputs['classes'].name,
+             rows.outputs['probabilities'].name],
+            {default.inputs['images'].name: test.images})
+    assert by_row.shape == (360, 28, 10)
+    np.testing.assert_allclose(by_row.sum(2), 1, rtol=1e-5)
+    np.testing.assert_array_equal(by_row[:, -1], probabilities)
+    np.testing.assert_array_equal(probabilities.argmax(1), classes)
+    assert np.mean(classes == test.labels.argmax(1)) == pytest.approx(
+        result['test_accuracy'], abs=1e-6)
+    assert result['test_accuracy'] > 0.8
+    with tf.Graph().as_default(), tf.Session() as sess:
+        m = model.build(hidden_size=32)
+        averages = MovingAverages(m.train_op, 0.98)
+        tf.train.Saver().restore(sess,
+                                 tf.train.latest_checkpoint(str(digits_run)))
+        validation = data.read_data_sets('', dataset='digits').validation
+        assert sess.run([m.accuracy, m.cross_entropy], {
+            m.images: validation.images, m.y: validation.labels, m.keep_prob: 1,
+            m.batch_size: validation.num_examples,
+            **averages.feed(sess)}) == (
+                pytest.approx([
+                    result['validation_accuracy'],
+                    summaries.read(str(digits_run))[
+                        'loss/validation'][500]], abs=1e-6))
+
+
+def test_saved_model_cli(digits_run, tmp_path):
+    test = data.read_data_sets('', dataset='digits').test
+    np.save(str(tmp_path / 'images.npy'), test.images[:20])
+
+    def cli(command, *args):
+        return subprocess.run(
+            [sys.executable, '-m', 'tensorflow.python.tools.saved_model_cli',
+             command, '--dir', str(digits_run / 'saved_model'), *args],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True,
+            universal_newlines=True).stdout
+
+    shown = ' '.join(cli('show', '--all').split())
+    for signature, what in (
+            ('serving_default', "inputs['images'] tensor_info: dtype: DT_FLOAT "
+             'shape: (-1, 784)'),
+            ('serving_default', "outputs['probabilities'] tensor_info: dtype: "
+             'DT_FLOAT shape: (-1, 10)'),
+            ('serving_default', "outputs['classes'] tensor_info: dtype: "
+             'DT_INT64 shape: (-1)'),
+            ('rows', "outputs['probabilities'] tensor_info: dtype: DT_FLOAT "
+             'shape: (-1, 28, 10)')):
+        part = shown.split("signature_def['%s']" % signature)[1]
+        assert what in part.split('signature_def')[0]
+    cli('run', '--tag_set', 'serve', '--signature_def', 'serving_default',
+        '--inputs', 'images=%s' % (tmp_path / 'images.npy'), '--outdir',
+        str(tmp_path))
+    classes = np.load(str(tmp_path / 'classes.npy'))
+    assert np.mean(classes == test.labels[:20].argmax(1)) > 0.7
+    np.testing.assert_array_equal(
+        np.load(str(tmp_path / 'probabilities.npy')).argmax(1), classes)
+
+
+def test_a_saved_model_that_is_gone_is_made_again(whole_run, tmp_path):
+    run_dir = tmp_path / 'run'
+    shutil.copytree(str(whole_run), str(run_dir))
+    before = sha256sums(str(run_dir / 'saved_model'))
+    shutil.rmtree(str(run_dir / 'saved_model'))
+    assert call(SCRIPT, '--resume', 'run', cwd=tmp_path).returncode == 0
+    assert [line.split()[1] for line in sha256sums(
+        str(run_dir / 'saved_model')).splitlines()] == [
+            line.split()[1] for line in before.splitlines()]

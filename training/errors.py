@@ -1,0 +1,54 @@
+"""What a user can repair, and how a script says it."""
+import functools
+import os
+import sys
+
+
+class UserError(Exception):
+    """A problem that the user can repair; the text is one line that says how."""
+
+
+class Stopped(Exception):
+    """The user stopped a training, and it was saved; the text says so.
+
+    Attributes:
+        status: int, the exit status.
+    """
+
+    def __init__(self, status, text):
+        super(Stopped, self).__init__(text)
+        self.status = status
+
+
+def reports_errors(main):
+    """Makes of a script's main one that tells in a line what went wrong.
+
+    The line of a `UserError` begins with `error:`. The exit status is then 1,
+    after Ctrl-C 130, and else what main returns, or 0.
+    """
+    @functools.wraps(main)
+    def reporting(argv=None):
+        # Python 3.7 would hold back what goes to a file or a pipe.
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(line_buffering=True)
+        try:
+            return main(argv) or 0
+        except UserError as error:
+            print('error: %s' % error, file=sys.stderr)
+            return 1
+        except Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            return stopped.status
+        except KeyboardInterrupt:
+            print('stopped', file=sys.stderr)
+            return 130
+        except OSError as error:
+            # As a rule stdout: a pipe that nothing reads any more, a full
+            # disk. Python flushes it once more as it exits, which would fail
+            # again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            print('error: cannot read or write %s (%s): mend that and run again'
+                  % (error.filename or 'stdout', error.strerror),
+                  file=sys.stderr)
+            return 1
+    return reporting

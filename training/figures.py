@@ -1,0 +1,88 @@
+"""What matplotlib draws: the curves of a run, and a digit read row by row."""
+import io
+
+from training import packages
+
+try:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
+except ImportError:
+    raise packages.missing('matplotlib')
+
+
+def draw_curves(points):
+    """Draws loss and accuracy over the steps.
+
+    Args:
+        points: {tag: {step: value}}, as `summaries.read` gives them.
+
+    Returns:
+        bytes, a PNG file of 800 x 600 pixels.
+    """
+    figure = Figure(figsize=(8, 6), dpi=100, tight_layout=True)
+    FigureCanvasAgg(figure)
+    plots = dict(zip(('loss', 'accuracy'), figure.subplots(2, sharex=True)))
+    for name, axes in plots.items():
+        for part, style in (('training', '.-'), ('validation', 'o-')):
+            axes.plot(*zip(*sorted(points[name + '/' + part].items())), style,
+                      label=part)
+        axes.set_ylabel(name)
+        axes.grid(alpha=0.3)
+    plots['loss'].set_yscale('log')
+    plots['loss'].legend(['training, with dropout', 'validation, without'])
+    plots['loss'].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    plots['loss'].yaxis.set_major_formatter('{x:g}')
+    plots['loss'].yaxis.set_minor_locator(NullLocator())
+    step, test = max(points['accuracy/test'].items())
+    plots['accuracy'].plot(step, test, 'k*', markersize=12,
+                           label='test: %g' % test)
+    # The first steps, far below, would leave the others no room.
+    plots['accuracy'].set_ylim(
+        bottom=min(points['accuracy/validation'].values()) - 0.02)
+    plots['accuracy'].set_xlabel('step')
+    plots['accuracy'].legend(loc='lower right')
+    return _png(figure)
+
+
+def draw_rows(image, probabilities):
+    """Draws a digit and, beside each row, its classes' probabilities by then.
+
+    Args:
+        image: float [784] in [0, 1].
+        probabilities: float [28, 10], those after each row.
+
+    Returns:
+        bytes, a PNG file of 900 x 600 pixels.
+    """
+    best = probabilities.argmax(1)
+    digit = best[-1]
+    # The first row from which on the answer stays.
+    decided = max([row + 1 for row in range(28) if best[row] != digit],
+                  default=0)
+    figure = Figure(figsize=(9, 6), dpi=100, tight_layout=True)
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharey=True,
+                                  gridspec_kw={'width_ratios': [28, 20]})
+    left.imshow(image.reshape(28, 28), cmap='gray_r', aspect='auto')
+    left.set_yticks(range(0, 28, 3))
+    left.set_xticks([])
+    left.set_ylabel('row')
+    left.set_title('what is read')
+    shades = right.imshow(probabilities, cmap='Blues', vmin=0, vmax=1,
+                          aspect='auto')
+    right.set_xticks(range(10))
+    right.set_title('what it is taken for so far')
+    figure.colorbar(shades, ax=right, label='probability')
+    for axes in (left, right):
+        axes.axhline(decided - 0.5, color='tab:red', linewidth=1)
+    figure.suptitle('%d with probability %.4f, the most likely from row %d on'
+                    % (digit, probabilities[-1, digit], decided))
+    return _png(figure)
+
+
+def _png(figure):
+    FigureCanvasAgg(figure)
+    png = io.BytesIO()
+    figure.savefig(png, format='png')
+    return png.getvalue()
