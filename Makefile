@@ -12,7 +12,8 @@
 # make horovod       builds Horovod into .venv, for several GPUs or machines
 # make torture       kills trainings and fetches, fools fetches and fills disks
 #
-# All make .venv first, with the Python 3.7 that PYTHON=... names or that is found.
+# All but lock make .venv first, with the Python 3.7 that PYTHON=... names or that is
+# found.
 
 DATA_DIR = MNIST_data
 MIRROR =
@@ -42,7 +43,7 @@ else
 endif
 
 test: .venv/installed
-	@$(python) -m pytest -ra -n 2 tests
+	@$(python) -m pytest -ra -n 2 --dist worksteal tests
 
 lint: .venv/installed
 	@$(python) -m ruff check --quiet .
@@ -85,7 +86,7 @@ torture: .venv/installed
 # pip first, since the oldest 3.7s bring one that knows none of today's wheels; the
 # import, since another make may have cleared .venv meanwhile.
 .venv/installed: requirements/tests.txt
-	@python=$$(requirements/find_python $(PYTHON)) || exit 1; \
+	@python=$$(requirements/find_python '$(PYTHON)') || exit 1; \
 	echo "Making .venv with $$python and installing the pinned packages." >&2; \
 	"$$python" -m venv --clear .venv && \
 	grep -A 2 ^pip== requirements/tests.txt | \

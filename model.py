@@ -13,6 +13,35 @@ from tensorflow.contrib import rnn
 
 from training import gradients
 
+
+class Model(collections.namedtuple('Model', [
+        'images', 'y', 'batch_size', 'keep_prob', 'init_state', 'outputs',
+        'state', 'h_state', 'W', 'bias', 'logits', 'y_pre', 'cross_entropy',
+        'train_op', 'correct_prediction', 'accuracy'])):
+    """The tensors of the graph; n is the number of images fed.
+
+    images: placeholder, float32 [n, 784], pixels in [0, 1]; it is `_X`.
+    y: placeholder, float32 [n, 10], one-hot labels.
+    batch_size: placeholder, int32 [], must be fed n.
+    keep_prob: placeholder, float32 [], 1 switches dropout off.
+    init_state: a tuple of `layer_num` LSTMStateTuples (c, h), each float32
+        [n, hidden_size], all zero.
+    outputs: a list of 28, float32 [n, hidden_size]: what the last layer puts
+        out, after dropout, when it has read each row.
+    state: as init_state, after the last row.
+    h_state: float32 [n, hidden_size], the last of outputs.
+    W: variable, float32 [hidden_size, 10].
+    bias: variable, float32 [10].
+    logits: float32 [n, 10].
+    y_pre: float32 [n, 10], the classes' probabilities.
+    cross_entropy: float32 [], the loss.
+    train_op: operation, one step of Adam, which counts it in
+        `tf.train.get_global_step()` (int64 []).
+    correct_prediction: bool [n].
+    accuracy: float32 [], the share of correct predictions.
+    """
+
+
 # 1. The hyper-parameters and the placeholders. `build` takes the
 #    hyper-parameters that have a flag.
 
@@ -36,6 +65,11 @@ def placeholders():
 
 # 2. The LSTM.
 
+def as_rows(_X):
+    """Returns images [n, 784] as rows, X, float32 [n, 28, 28]."""
+    return tf.reshape(_X, [-1, timestep_size, input_size], name='X')
+
+
 def lstm_cell(hidden_size, keep_prob):
     """Returns one layer: an LSTM cell with dropout on what it puts out.
 
@@ -56,6 +90,32 @@ def lstm_cell(hidden_size, keep_prob):
                              state_is_tuple=True)
     return rnn.DropoutWrapper(cell=cell, input_keep_prob=1.0,
                               output_keep_prob=keep_prob)
+
+
+def mlstm(X, batch_size, keep_prob, hidden_size, layer_num, dynamic_rnn):
+    """Sends images through the layers, row by row.
+
+    Args:
+        X: float32 [n, 28, 28], rows first.
+        batch_size: int32 [] tensor, n.
+        keep_prob: float32 [] tensor, or the number 1.0 for no dropout.
+        hidden_size, layer_num, dynamic_rnn: as for `build`.
+
+    Returns:
+        init_state, outputs, state: as in `Model`.
+    """
+    # One cell object a layer: with the tutorial's `[lstm_cell] * layer_num`
+    # both layers would own one kernel, and their inputs differ in width.
+    mlstm_cell = rnn.MultiRNNCell(
+        [lstm_cell(hidden_size, keep_prob) for _ in range(layer_num)],
+        state_is_tuple=True)
+    init_state = mlstm_cell.zero_state(batch_size, dtype=tf.float32)
+    if dynamic_rnn:
+        outputs, state = unroll_dynamic(mlstm_cell, X, init_state)
+    else:
+        with gradients.fast():  # the same gradients, in less time
+            outputs, state = unroll_by_hand(mlstm_cell, X, init_state)
+    return init_state, outputs, state
 
 
 def unroll_by_hand(mlstm_cell, X, init_state):
@@ -96,33 +156,6 @@ def unroll_dynamic(mlstm_cell, X, init_state):
     return tf.unstack(outputs, num=timestep_size, axis=1), state
 
 
-def mlstm(_X, batch_size, keep_prob, hidden_size, layer_num, dynamic_rnn):
-    """Sends images through the layers, row by row.
-
-    Args:
-        _X: float32 [n, 784].
-        batch_size: int32 [] tensor, n.
-        keep_prob: float32 [] tensor, or the number 1.0 for no dropout.
-        hidden_size, layer_num, dynamic_rnn: as for `build`.
-
-    Returns:
-        init_state, outputs, state: as in `Model`.
-    """
-    X = tf.reshape(_X, [-1, timestep_size, input_size], name='X')
-    # One cell object a layer: with the tutorial's `[lstm_cell] * layer_num`
-    # both layers would own one kernel, and their inputs differ in width.
-    mlstm_cell = rnn.MultiRNNCell(
-        [lstm_cell(hidden_size, keep_prob) for _ in range(layer_num)],
-        state_is_tuple=True)
-    init_state = mlstm_cell.zero_state(batch_size, dtype=tf.float32)
-    if dynamic_rnn:
-        outputs, state = unroll_dynamic(mlstm_cell, X, init_state)
-    else:
-        with gradients.fast():
-            outputs, state = unroll_by_hand(mlstm_cell, X, init_state)
-    return init_state, outputs, state
-
-
 # 3. The softmax head, the loss and the optimizer.
 
 def softmax_weights(hidden_size):
@@ -154,34 +187,6 @@ def mean_cross_entropy(logits, y):
     return tf.reduce_mean(-y * tf.nn.log_softmax(logits), name='cross_entropy')
 
 
-class Model(collections.namedtuple('Model', [
-        'images', 'y', 'batch_size', 'keep_prob', 'init_state', 'outputs',
-        'state', 'h_state', 'W', 'bias', 'logits', 'y_pre', 'cross_entropy',
-        'train_op', 'correct_prediction', 'accuracy'])):
-    """The tensors of the graph; n is the number of images fed.
-
-    images: placeholder, float32 [n, 784], pixels in [0, 1]; it is `_X`.
-    y: placeholder, float32 [n, 10], one-hot labels.
-    batch_size: placeholder, int32 [], must be fed n.
-    keep_prob: placeholder, float32 [], 1 switches dropout off.
-    init_state: a tuple of `layer_num` LSTMStateTuples (c, h), each float32
-        [n, hidden_size], all zero.
-    outputs: a list of 28, float32 [n, hidden_size]: what the last layer puts
-        out, after dropout, when it has read each row.
-    state: as init_state, after the last row.
-    h_state: float32 [n, hidden_size], the last of outputs.
-    W: variable, float32 [hidden_size, 10].
-    bias: variable, float32 [10].
-    logits: float32 [n, 10].
-    y_pre: float32 [n, 10], the classes' probabilities.
-    cross_entropy: float32 [], the loss.
-    train_op: operation, one step of Adam, which counts it in
-        `tf.train.get_global_step()` (int64 []).
-    correct_prediction: bool [n].
-    accuracy: float32 [], the share of correct predictions.
-    """
-
-
 def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False,
           distribute=lambda optimizer: optimizer):
     """Adds the tutorial's graph to the default graph.
@@ -199,14 +204,15 @@ def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False,
         A `Model`.
     """
     _X, y, batch_size, keep_prob = placeholders()
-    init_state, outputs, state = mlstm(_X, batch_size, keep_prob, hidden_size,
-                                       layer_num, dynamic_rnn)
+    init_state, outputs, state = mlstm(as_rows(_X), batch_size, keep_prob,
+                                       hidden_size, layer_num, dynamic_rnn)
     h_state = outputs[-1]
 
     W, bias = softmax_weights(hidden_size)
     logits = tf.add(tf.matmul(h_state, W), bias, name='logits')
     y_pre = tf.nn.softmax(logits, name='y_pre')
     cross_entropy = mean_cross_entropy(logits, y)
+    # Checkpoints know the step by global_step; GATE is for speed alone.
     train_op = distribute(tf.train.AdamOptimizer(lr)).minimize(
         cross_entropy, global_step=tf.train.get_or_create_global_step(),
         gate_gradients=gradients.GATE, name='train_op')
@@ -236,7 +242,7 @@ def build_export(hidden_size=256, layer_num=2, dynamic_rnn=False):
             head sees them after each row; the last are the network's answer.
     """
     images = tf.placeholder(tf.float32, [None, 784], name='images')
-    _, outputs, _ = mlstm(images, tf.shape(images)[0], 1.0, hidden_size,
+    _, outputs, _ = mlstm(as_rows(images), tf.shape(images)[0], 1.0, hidden_size,
                           layer_num, dynamic_rnn)
     W, bias = softmax_weights(hidden_size)
     rows = tf.stack([tf.nn.softmax(tf.matmul(output, W) + bias)

@@ -62,27 +62,28 @@ def train(flags, workers=ALONE):
     config.gpu_options.allow_growth = True
     with Run(flags, config, workers) as run, \
             tf.Graph().as_default(), tf.Session(config=config) as sess:
-        with workers.rank0_first():
+        with workers.rank0_first():  # where several train, one downloads
             mnist = data.read_data_sets(
                 flags.data_dir, one_hot=True, dataset=flags.dataset,
                 mirrors=run.mirrors, seed=run.seed)
         print(mnist.train.images.shape)
-        run.open_directory()
+        run.open_directory()  # for what is kept
+        tf.set_random_seed(run.graph_seed)
 
         # The tutorial's steps 1 and 2, and the loss, are in model.py.
         m = model.build(flags.lr, flags.hidden_size, flags.layer_num,
                         flags.dynamic_rnn, workers.distribute)
-        watched = run.watch(m)
+        watched = run.watch(m)  # what each step is looked at by
 
         # Its step 3: train and test.
         sess.run(tf.global_variables_initializer())
-        for step in run.steps(sess, mnist):
+        for step in run.steps(sess, mnist):  # from 1, or where it was stopped
             batch = mnist.train.next_batch(flags.batch_size)
-            images, labels = workers.shard(batch)
+            images, labels = workers.shard(batch)  # all of it, if it trains alone
             _, seen = sess.run([m.train_op, watched], feed_dict={
                 m.images: images, m.y: labels, m.keep_prob: flags.keep_prob,
                 m.batch_size: len(images)})
-            run.after_step(seen)
+            run.after_step(seen)  # saves, every --save_every steps
             if step % 200 == 0 or run.is_logged(step):
                 train_accuracy = sess.run(m.accuracy, feed_dict={
                     m.images: batch[0], m.y: batch[1], m.keep_prob: 1.0,
@@ -90,12 +91,12 @@ def train(flags, workers=ALONE):
                 if step % 200 == 0:
                     run.print('Iter%d, step %d, training accuracy %g' % (
                         mnist.train.epochs_completed, step, train_accuracy))
-                run.log(train_accuracy)
+                run.log(train_accuracy)  # for the bar and TensorBoard
 
         test_accuracy = sess.run(m.accuracy, feed_dict={
             m.images: mnist.test.images, m.y: mnist.test.labels,
             m.keep_prob: 1.0, m.batch_size: mnist.test.images.shape[0],
-            **run.averages()})
+            **run.averages()})  # with --ema_decay, averages for weights
         print('test accuracy %g' % test_accuracy)
         run.finish(test_accuracy, model.build_export)
 

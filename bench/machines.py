@@ -50,7 +50,7 @@ def run(size):
                 step=_median(config, _training(size, workers, workers)),
                 reduce=_median(config, _reduction(count, workers)),
                 signal=_median(config, _reduction(1, workers)))
-    if workers.is_chief:
+    if workers.is_rank0:
         print('\n' + json.dumps(figures), flush=True)
 
 

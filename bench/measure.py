@@ -111,9 +111,8 @@ def _whole_run(name, size):
         argv = command('job', name, size)
         if name == 'script':
             argv = [sys.executable, 'train_lstm_mnist.py',
-                    '--data_dir', size['data_dir'],
-                    '--steps', str(size['steps']),
                     '--run_dir', os.path.join(scratch, 'run')]
+            argv += ['--%s=%s' % flag for flag in size.items()]
         started = time.perf_counter()
         process = subprocess.Popen(
             argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
@@ -122,8 +121,8 @@ def _whole_run(name, size):
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - started
     if status or not last.startswith('test accuracy'):
-        raise UserError('%s ended with status %d: run it alone to see why: %s'
-                        % (NAMES[name], status >> 8, ' '.join(argv)))
+        raise UserError('%s ended early: run it alone to see why: %s'
+                        % (NAMES[name], ' '.join(argv)))
     return seconds, usage.ru_maxrss / 1024, last.strip()
 
 

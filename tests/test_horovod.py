@@ -24,6 +24,7 @@ FLAGS = ('--dataset', 'digits', '--hidden_size', '8', '--layer_num', '1',
 
 needs_horovod = pytest.mark.skipif(
     importlib.util.find_spec('horovod') is None, reason='make horovod installs it')
+pytestmark = pytest.mark.long
 
 
 def begin(workers, *flags, cwd, script=(SCRIPT,), **env):

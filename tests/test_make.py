@@ -100,9 +100,9 @@ def test_python_is_found_and_installed_to_once(place, project):
         '-m pip install --quiet --disable-pip-version-check -r /dev/stdin',
         '-m pip install -r requirements/tests.txt',
         '-c import hypothesis, matplotlib, PIL, pytest, sklearn, tensorflow, tqdm',
-        '-m pytest -ra -n 2 tests']
+        '-m pytest -ra -n 2 --dist worksteal tests']
     make(project, 'test', *named)
-    assert log.read_text().splitlines()[1:] == asked + ['-m pytest -ra -n 2 tests']
+    assert log.read_text().splitlines()[1:] == asked + asked[-1:]
 
 
 def test_a_broken_install_is_done_again(project):

@@ -79,13 +79,15 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
     assert not list(tmp_path.glob('run/model*'))
 
 
+@pytest.mark.long
 def test_kill_9(tmp_path):
-    counts = torture.kill(3, str(tmp_path), lambda line: None)
+    counts = torture.kill(3, str(tmp_path), lambda line: None, steps=43)
     assert counts['killed'] == 3 == counts['resumed'] + counts['anew']
 
 
+@pytest.mark.long
 def test_disks_that_fill_up(tmp_path):
-    counts = torture.fill_disks(3, str(tmp_path), lambda line: None)
+    counts = torture.fill_disks(3, str(tmp_path), lambda line: None, steps=43)
     assert counts['filled'] == 3 == counts['resumed'] + counts['anew']
 
 

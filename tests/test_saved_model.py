@@ -44,7 +44,7 @@ def test_what_is_tested_and_exported_are_the_averages(digits_run):
         result['test_accuracy'], abs=1e-6)
     assert result['test_accuracy'] > 0.8
     with tf.Graph().as_default(), tf.Session() as sess:
-        m = model.build(hidden_size=32)
+        m = model.build(hidden_size=32, dynamic_rnn=True)
         averages = MovingAverages(m.train_op, 0.98)
         tf.train.Saver().restore(sess,
                                  tf.train.latest_checkpoint(str(digits_run)))

@@ -102,7 +102,8 @@ def test_what_was_noted_of_steps_that_were_lost_is_forgotten(whole_run,
 def test_a_disk_that_is_full_of_notes(tmp_path):
     """The first file that finds no room is the one for TensorBoard."""
     (tmp_path / 'disk').mkdir()
-    done = run(SCRIPT, '--dataset', 'digits', *SMALL, '--run_dir', 'disk/run',
+    done = run(SCRIPT, '--dataset', 'digits', *SMALL, '--dynamic_rnn',
+               '--run_dir', 'disk/run',
                cwd=tmp_path, prefix=full_disk('disk', '16k', False))
     assert done.returncode == 1
     line, = done.error_lines

@@ -27,6 +27,7 @@ def extracting(folder):
             for name in mnist_files.FILES]
 
 
+@pytest.mark.long
 def test_transcript_and_run_directory_on_mnist(mnist_dir, tmp_path):
     done = run(SCRIPT, '--data_dir', mnist_dir, '--steps', 1000, *SMALL,
                '--log_every', 100, '--save_every', 300, cwd=tmp_path)
@@ -97,7 +98,7 @@ def test_transcript_and_run_directory_on_mnist(mnist_dir, tmp_path):
 
 def test_transcript_on_digits(tmp_path):
     done = call(SCRIPT, '--dataset', 'digits', '--steps', 200, *SMALL,
-               '--run_dir', tmp_path / 'run')
+                '--dynamic_rnn', '--run_dir', tmp_path / 'run')
     # 200 steps of 16 images are 2 epochs of 1,257 and some.
     assert re.fullmatch(r'\(1257, 784\)\n'
                         r'Iter2, step 200, training accuracy \S+\n'
@@ -107,7 +108,7 @@ def test_transcript_on_digits(tmp_path):
 
 
 def test_another_data_set_is_not_called_mnist(made_up_dir, tmp_path):
-    done = call(SCRIPT, '--data_dir', 'made_up', '--steps', 1, *SMALL,
+    done = call(SCRIPT, '--data_dir', 'made_up', '--steps', 1, *SMALL, '--dynamic_rnn',
                '--run_dir', 'run', cwd=tmp_path)
     assert done.stdout.splitlines()[:5] == extracting('made_up') + [
         '(256, 784)']
@@ -136,9 +137,9 @@ def test_same_seed_same_transcript(layer_num, dynamic_rnn, tmp_path):
     def outcome(seed, name):
         run_dir = tmp_path / name
         stdout = call(SCRIPT, '--dataset', 'digits', '--steps', 200, *SMALL,
-                     '--layer_num', layer_num, '--seed', seed,
-                     *['--dynamic_rnn'] * dynamic_rnn,
-                     '--run_dir', run_dir).stdout
+                      '--layer_num', layer_num, '--seed', seed,
+                      *['--dynamic_rnn'] * dynamic_rnn,
+                      '--run_dir', run_dir).stdout
         return stdout, torture.weights(str(run_dir))
 
     one, weights = outcome(4, 'one')
@@ -202,6 +203,7 @@ def test_fetched_files_are_trained_on(mnist_dir, serve, tmp_path):
 
     mirror = serve(answer)
     done = call(SCRIPT, '--mirror', mirror.rstrip('/'), '--steps', 1, *SMALL,
+                '--dynamic_rnn',
                cwd=tmp_path)
     assert done.returncode == 0
     assert done.stdout.splitlines()[:5] == extracting('MNIST_data') + [
@@ -325,12 +327,14 @@ def accuracy_of(run_dir, *args):
     return json.loads((run_dir / 'result.json').read_text())['test_accuracy']
 
 
+@pytest.mark.long
 def test_accuracy_on_digits(tmp_path):
     # Seeds 1 to 5 reach 0.928 to 0.950; a network that sees the upper half of
     # the image 0.61, one whose LSTM is not trained 0.49.
     assert accuracy_of(tmp_path / 'run', '--dataset', 'digits') > 0.89
 
 
+@pytest.mark.long
 def test_accuracy_on_mnist(mnist_dir, tmp_path):
     # Seeds 1 to 5 reach 0.918 to 0.935; a network that sees the upper half of
     # the image 0.63, one whose LSTM is not trained 0.40, one whose first layer

@@ -20,8 +20,8 @@ SAVE_EVERY = 5
 # Without dropout a run that was resumed ends with the weights of one that was
 # never stopped.
 FLAGS = ['--dataset', 'digits', '--hidden_size', '64', '--layer_num', '1',
-         '--dynamic_rnn', '--keep_prob', '1', '--seed', '1', '--steps', '103',
-         '--log_every', '1', '--save_every', str(SAVE_EVERY), '--device', 'cpu']
+         '--dynamic_rnn', '--keep_prob', '1', '--seed', '1', '--log_every', '1',
+         '--save_every', str(SAVE_EVERY), '--device', 'cpu']
 
 
 def python(*args, seconds=None):
@@ -56,13 +56,14 @@ def weights(run_dir):
             for name in checkpoint.get_variable_to_shape_map()}
 
 
-def kill(times, folder, say=print):
+def kill(times, folder, say=print, steps=103):
     """Kills so many trainings and resumes each.
 
     Args:
         times: int.
         folder: str, for their run directories.
         say: what to do with a line of progress.
+        steps: int, how long they are.
 
     Returns:
         A dict of ints: killed, resumed, anew (killed before the first
@@ -72,8 +73,9 @@ def kill(times, folder, say=print):
         AssertionError: one could not be resumed, or ended with other weights
             than a run that was never killed.
     """
+    flags = [*FLAGS, '--steps', str(steps)]
     started = time.time()
-    stderr = train(*FLAGS, '--run_dir', os.path.join(folder, 'whole'))
+    stderr = train(*flags, '--run_dir', os.path.join(folder, 'whole'))
     assert 'error' not in stderr, stderr
     seconds = time.time() - started
     expected = weights(os.path.join(folder, 'whole'))
@@ -81,7 +83,7 @@ def kill(times, folder, say=print):
         ['killed', 'resumed', 'anew', 'while_saving', 'most_steps_lost'], 0)
     while counts['killed'] < times:
         run_dir = os.path.join(folder, 'run-%d' % counts['killed'])
-        stderr = train(*FLAGS, '--run_dir', run_dir,
+        stderr = train(*flags, '--run_dir', run_dir,
                        seconds=random.uniform(0, seconds))
         begun, done = (os.path.exists(os.path.join(run_dir, name))
                        for name in ('config.json', 'result.json'))
@@ -229,13 +231,14 @@ def fool_fetches(times, folder, say=print):
     return counts
 
 
-def fill_disks(times, folder, say=print):
+def fill_disks(times, folder, say=print, steps=103):
     """Trains on so many disks that fill up, makes room and resumes.
 
     Args:
         times: int.
         folder: str, for their run directories.
         say: what to do with a line of progress.
+        steps: int, how long they are.
 
     Returns:
         A dict of ints: filled, resumed, anew (full before the first
@@ -246,7 +249,8 @@ def fill_disks(times, folder, say=print):
             not be resumed, or ended with other weights than a whole one.
     """
     whole = os.path.join(folder, 'whole')
-    train(*FLAGS, '--run_dir', whole)
+    flags = [*FLAGS, '--steps', str(steps)]
+    train(*flags, '--run_dir', whole)
     expected = weights(whole)
     size = sum(os.path.getsize(os.path.join(place, name))
                for place, _, names in os.walk(whole) for name in names)
@@ -263,7 +267,7 @@ def fill_disks(times, folder, say=print):
                'mount -o remount,size=1g ' + disk + '; '
                + command + ' --resume ' + disk + '/run; '
                'cp -r ' + disk + '/run ' + kept + '; exit $status', 'sh',
-               *FLAGS, '--run_dir', disk + '/run'),
+               *flags, '--run_dir', disk + '/run'),
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             universal_newlines=True)
         if done.returncode == 0:

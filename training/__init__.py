@@ -26,5 +26,6 @@ handed over. A module holds one concept:
     summaries         what TensorBoard shows
     progress          the bar, or the lines that stand for it
     figures           what matplotlib draws
+    notes             what is noted of a training, on all three
     run               all of this around the steps of a training
 """

@@ -13,7 +13,7 @@ from training.run_directory import read_json
 RESUME_FLAGS = ('steps', 'data_dir', 'mirror', 'device', 'log_every',
                 'save_every', 'horovod')
 
-# Not in config.json, and in it though they are no flags.
+# Flags that are not in config.json, and what is in it besides flags.
 NOT_KEPT, KEPT_BESIDES = {'resume', 'horovod'}, {'data_sha256'}
 
 
@@ -230,6 +230,17 @@ class Parser(argparse.ArgumentParser):
             return self.parse_args(begun_with)
         except _WrongUsage as wrong:
             raise _damaged(os.path.join(run_dir, 'config.json'), wrong)
+
+
+def config(flags, **known):
+    """Returns what config.json holds: the flags, and what is known by now.
+
+    Args:
+        flags: as `Parser.parse` gives them.
+        known: values in their place, and those of `KEPT_BESIDES`.
+    """
+    return {name: value for name, value in dict(vars(flags), **known).items()
+            if name not in NOT_KEPT}
 
 
 def _damaged(path, why):

@@ -38,7 +38,7 @@ class HorovodWorkers(Alone):
         hvd.init()
         self._hvd = hvd
         self._rank, self.size = hvd.rank(), hvd.size()
-        self.is_chief = self._rank == 0
+        self.is_rank0 = self._rank == 0
         # A GPU each. As gpu_options.visible_device_list has it, TensorFlow
         # aborts where there is none.
         gpus = os.environ.get('CUDA_VISIBLE_DEVICES')
@@ -49,7 +49,7 @@ class HorovodWorkers(Alone):
     def on_rank0(self, what):
         told = None
         try:
-            if self.is_chief:
+            if self.is_rank0:
                 told = [what()]
         finally:
             told = self._broadcast(told)
@@ -59,7 +59,7 @@ class HorovodWorkers(Alone):
 
     @contextlib.contextmanager
     def rank0_first(self):
-        if not self.is_chief:
+        if not self.is_rank0:
             if self._broadcast(None) is None:
                 sys.exit(1)
             yield
@@ -84,7 +84,7 @@ class HorovodWorkers(Alone):
         watch.daemon = True
         config = tf.ConfigProto(device_count={'GPU': 0})
         try:
-            if not self.is_chief:
+            if not self.is_rank0:
                 watch.start()
             with tf.Graph().as_default(), tf.Session(config=config) as sess:
                 return self._hvd.broadcast_object(told, session=sess,
@@ -98,7 +98,7 @@ class HorovodWorkers(Alone):
 
     @contextlib.contextmanager
     def quiet(self):
-        if self.is_chief:
+        if self.is_rank0:
             yield
             return
         with open(os.devnull, 'w') as nowhere, \

@@ -5,7 +5,7 @@ import tqdm
 
 
 class Progress(object):
-    """Shows the steps of a training, in a with statement."""
+    """Shows the steps of a training, until it is closed."""
 
     def __init__(self, steps, done):
         """
@@ -17,10 +17,8 @@ class Progress(object):
         self._bar = tqdm.tqdm(desc='training', total=steps, initial=done,
                               unit='step', dynamic_ncols=True, disable=None)
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
+    def close(self):
+        """Leaves the bar as it is."""
         self._bar.close()
 
     def update(self):

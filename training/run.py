@@ -11,25 +11,22 @@ import numpy as np
 import tensorflow as tf
 
 from training import (
+    command_line,
     datasets,
     device,
     divergence,
-    figures,
     memory,
     run_directory,
     saved_model,
-    summaries,
 )
 from training.averages import MovingAverages
 from training.checkpoints import Checkpoints
 from training.errors import Stopped, UserError
 from training.mnist_files import MIRRORS
-from training.progress import Progress
+from training.notes import Notes
 from training.run_directory import RunDirectory
 from training.signals import StopSignals
 from training.workers import ALONE
-
-VALIDATION_PART = 500  # images at a time, which stay in the processor's cache
 
 
 class Run(object):
@@ -37,12 +34,13 @@ class Run(object):
 
     The methods are called in the order in which they stand here. `steps` gives
     the steps one by one; `after_step` and `log` are called in each of them.
-    With several workers, the chief alone writes and shows anything.
+    With several workers, worker 0 alone writes and shows anything.
 
     Attributes:
         seed: int, what the weights, the dropout and the order of the data are
             drawn from. It is drawn itself if the flags give none.
         mirrors: where this worker may fetch MNIST from, a list of addresses.
+        graph_seed: int, for `tf.set_random_seed`; `open_directory` sets it.
     """
 
     def __init__(self, flags, config, workers=ALONE):
@@ -60,10 +58,9 @@ class Run(object):
         self._flags, self._config, self._workers = flags, config, workers
         self._exits = contextlib.ExitStack()
         self._signals = StopSignals()
-        self._directory = None
-        self._checkpoints = None
-        self._step, self._step_seconds = 0, []
-        self._losses, self._stops = [], []
+        # Worker 0's alone.
+        self._directory = self._checkpoints = self._notes = None
+        self._step, self._stops = 0, []
         device.share_cores(config, flags.dynamic_rnn, workers)
         self._device = device.choose(config, flags.device)
         if (workers.on_rank0(lambda: self._device) == 'CPU') != (
@@ -73,9 +70,9 @@ class Run(object):
                 'worker 0: begin one worker a GPU, or name --device cpu'
                 % socket.gethostname())
         self.seed = workers.on_rank0(self._lock_and_seed)
-        self.mirrors = [flags.mirror] if flags.mirror else MIRRORS
-        if not workers.is_chief:
-            self.mirrors = []
+        self.mirrors = []
+        if workers.is_rank0:
+            self.mirrors = [flags.mirror] if flags.mirror else MIRRORS
 
     def _lock_and_seed(self):
         flags = self._flags
@@ -104,7 +101,7 @@ class Run(object):
                             % str(error).splitlines()[0])
 
     def _worker_lost(self):
-        if not self._workers.is_chief:
+        if not self._workers.is_rank0:
             return SystemExit(1)  # worker 0 says it
         saved = self._checkpoints and self._checkpoints.step
         resume = ('go on with --resume %s, which keeps %s'
@@ -116,7 +113,7 @@ class Run(object):
     def open_directory(self):
         """Makes the run's folder, or checks the one to go on in.
 
-        It also seeds the default graph. The data must be there.
+        The data must be there.
 
         Raises:
             UserError: the folder can't be used, or the data is not that of the
@@ -133,7 +130,7 @@ class Run(object):
         print('run directory: ' + path, file=sys.stderr)
         # Moved on with the steps, or dropout would draw again what it began
         # with.
-        tf.set_random_seed(self._workers.seed(self.seed + step))
+        self.graph_seed = self._workers.seed(self.seed + step)
 
     def _find_directory(self):
         flags = self._flags
@@ -166,7 +163,9 @@ class Run(object):
         """Gives the number of each step that is to be done, from 1.
 
         A run that is resumed goes on after the last one that was saved; the
-        variables and `mnist.train` are then set to where they stood.
+        variables and `mnist.train` are then set to where they stood. After the
+        last step the run is saved; worker 0 goes on from there alone, and the
+        others exit.
 
         Args:
             sess: `tf.Session`, whose variables were initialized.
@@ -181,17 +180,18 @@ class Run(object):
         self._exits.enter_context(self._signals)
         loop = self._exits.enter_context(contextlib.ExitStack())
         loop.enter_context(memory.kept())
-        self._progress = loop.enter_context(Progress(flags.steps, self._step))
+        if self._notes:
+            loop.enter_context(self._notes)
         while self._step < flags.steps and not self._is_stopping():
             self._step += 1
             self._step_started = time.perf_counter()
             yield self._step
-            if (self._workers.is_chief and self._step < flags.steps
+            if (self._notes and self._step < flags.steps
                     and self._step % (2 * flags.save_every) == 0
                     and not self._is_stopping()):
                 self._validate()
         loop.close()
-        if not self._workers.is_chief:
+        if not self._workers.is_rank0:
             sys.exit(self._stopped_status() if self._is_stopping() else 0)
         if self._checkpoints.step != self._step:
             self._checkpoints.save(self._step)
@@ -201,7 +201,7 @@ class Run(object):
         """Restores the run, and writes down what it is."""
         flags = self._flags
         self._sess, self._mnist = sess, mnist
-        if self._workers.is_chief:
+        if self._workers.is_rank0:
             self._checkpoints = Checkpoints(self._directory, sess)
         if flags.resume:
             self._step = self._workers.on_rank0(
@@ -210,18 +210,16 @@ class Run(object):
                 mnist.train.next_batch(flags.batch_size)
         self._resumed_from = self._step
         self._workers.broadcast_variables(sess)
-        if self._workers.is_chief:
+        if self._workers.is_rank0:
             self._write_config()
-            self._summaries = summaries.SummaryWriter(
-                self._directory, self._step + 1,
-                None if flags.resume else sess.graph)
+            self._notes = Notes(self._directory, flags, self._step, sess.graph)
 
     def _write_config(self):
-        kept = dict(vars(self._flags), seed=self.seed,
-                    run_dir=self._directory.path, data_sha256=self._sha256)
-        del kept['resume'], kept['horovod']
-        self._directory.write('config.json', run_directory.to_json(kept),
-                              'mend that, or name another folder')
+        self._directory.write('config.json', run_directory.to_json(
+            command_line.config(self._flags, seed=self.seed,
+                                run_dir=self._directory.path,
+                                data_sha256=self._sha256)),
+            'mend that, or name another folder')
 
     def after_step(self, watched):
         """Looks at what a step gave, and saves where it is time.
@@ -233,20 +231,20 @@ class Run(object):
             UserError: the loss or a weight is no number any more, or the
                 system doesn't let it write.
         """
-        flags = self._flags
-        self._step_seconds.append(time.perf_counter() - self._step_started)
+        seconds = time.perf_counter() - self._step_started
         (loss, *self._stops), weights_sum, _ = watched
         self._check_numbers(loss, weights_sum)
-        self._progress.update()
-        self._losses.append(loss)
-        if (self._workers.is_chief and self._step < flags.steps
-                and self._step % flags.save_every == 0):
+        if not self._notes:
+            return
+        self._notes.after_step(loss, seconds)
+        if (self._step % self._flags.save_every == 0
+                and self._step < self._flags.steps):
             self._checkpoints.save(self._step)
 
     def _check_numbers(self, loss, weights_sum):
         if not divergence.has_come_apart(loss, weights_sum):
             return
-        if not self._workers.is_chief:
+        if not self._workers.is_rank0:
             sys.exit(1)
         raise UserError(
             'the training came apart at step %d, with a loss of %g and a sum of '
@@ -255,14 +253,14 @@ class Run(object):
             % (self._step, loss, weights_sum, self._directory.path,
                self._checkpoints.kept()))
 
-    def print(self, line):
-        """Prints a line of the transcript."""
-        self._progress.print(line)
-
     def is_logged(self, step):
         """Returns whether `log` notes this step."""
-        return self._workers.is_chief and (
-            step % self._flags.log_every == 0 or step == self._flags.steps)
+        return bool(self._notes) and self._notes.is_logged(step)
+
+    def print(self, line):
+        """Prints a line of the transcript."""
+        if self._notes:
+            self._notes.print(line)
 
     def log(self, accuracy):
         """Notes the step, if `is_logged`.
@@ -270,35 +268,16 @@ class Run(object):
         Args:
             accuracy: float, of the batch just trained on, without dropout.
         """
-        if not self.is_logged(self._step):
-            return
-        rate = 1 / np.median(self._step_seconds[-len(self._losses):])
-        loss, self._losses = np.mean(self._losses), []
-        self._summaries.add(self._step, {
-            'accuracy/training': accuracy, 'loss/training': loss,
-            'steps_per_second': rate})
-        self._progress.log(self._step, rate, loss, accuracy)
-
-    def _validate(self):
-        """Notes and returns the accuracy on the validation images."""
-        m, validation = self._m, self._mnist.validation
-        averages = self.averages()
-        results = []
-        for start in range(0, validation.num_examples, VALIDATION_PART):
-            images, labels = (part[start:start + VALIDATION_PART] for part in
-                              (validation.images, validation.labels))
-            results.append(self._sess.run(
-                (m.accuracy, m.cross_entropy), feed_dict={
-                    m.images: images, m.y: labels, m.keep_prob: 1.0,
-                    m.batch_size: len(images), **averages}))
-        accuracy, loss = np.mean(results, axis=0)
-        self._summaries.add(self._step, {'accuracy/validation': accuracy,
-                                         'loss/validation': loss})
-        return accuracy
+        if self.is_logged(self._step):
+            self._notes.log(self._step, accuracy)
 
     def averages(self):
         """Returns a feed_dict: {}, or with --ema_decay the averaged weights."""
         return self._averages.feed(self._sess)
+
+    def _validate(self):
+        return self._notes.validate(self._step, self._sess, self._m,
+                                    self._mnist.validation, self.averages())
 
     def finish(self, test_accuracy, build_export):
         """Writes what a run that is done holds.
@@ -311,22 +290,21 @@ class Run(object):
             UserError: the system says no.
             Stopped: the user stopped it before this.
         """
-        flags, directory = self._flags, self._directory
+        flags = self._flags
         validation_accuracy = self._validate()
         self._check_stop()
-        self._summaries.add(self._step, {'accuracy/test': test_accuracy})
+        self._notes.test(self._step, test_accuracy)
         saved_model.export(
-            directory, self._config, lambda: build_export(
+            self._directory, self._config, lambda: build_export(
                 flags.hidden_size, flags.layer_num, flags.dynamic_rnn),
             flags.steps, flags.ema_decay)
-        directory.write('curves.png', figures.draw_curves(
-            summaries.read(directory.path)))
+        self._notes.draw()
         # Last, since it says that the run is done.
-        directory.write('result.json', run_directory.to_json(
+        self._directory.write('result.json', run_directory.to_json(
             self._result(test_accuracy, validation_accuracy)))
 
     def _result(self, test_accuracy, validation_accuracy):
-        flags = self._flags
+        flags, step_seconds = self._flags, self._notes.step_seconds
         return {
             'dataset': datasets.title(flags.dataset, flags.data_dir,
                                       self._sha256),
@@ -334,8 +312,8 @@ class Run(object):
             'resumed_from_step': self._resumed_from,
             'test_accuracy': float('%g' % test_accuracy),
             'validation_accuracy': float('%g' % validation_accuracy),
-            'median_step_seconds': (float(np.median(self._step_seconds))
-                                    if self._step_seconds else None),
+            'median_step_seconds': (float(np.median(step_seconds))
+                                    if step_seconds else None),
             'seconds': time.perf_counter() - self._started,
             'device': self._device,
             'versions': {'python': platform.python_version(),

@@ -2,7 +2,7 @@
 
 `Alone` is one process. `horovod_workers.HorovodWorkers` are several, with the
 same methods, so that no one else asks how many there are. What a user sees and
-keeps is made by worker 0, the chief.
+keeps is made by worker 0, whose rank is 0.
 """
 import contextlib
 
@@ -13,10 +13,10 @@ class Alone(object):
     """One process that trains by itself.
 
     Attributes:
-        is_chief: bool, whether this is worker 0.
+        is_rank0: bool, whether this is worker 0.
         lost_errors: the exceptions that say that another worker is gone.
     """
-    is_chief = True
+    is_rank0 = True
     lost_errors = ()
 
     def on_rank0(self, what):
