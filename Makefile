@@ -2,6 +2,8 @@
 #     DATA_DIR=...  the folder with MNIST's four files
 #     MIRROR=...    where to fetch them from
 #     FLAGS=...     flags for train_lstm_mnist.py
+#     GPU=0         does not fetch CUDA 10.0 where there is an NVIDIA driver
+# make gpu     puts CUDA 10.0 and cuDNN 7 into .venv
 # make test    runs the tests; MNIST_DATA_DIR=... names a folder with MNIST
 # make lint    looks for what the linter and the locks notice
 # make lock    makes the locks in requirements/ after a change of what is needed
@@ -12,8 +14,8 @@
 # make horovod       builds Horovod into .venv, for several GPUs or machines
 # make torture       kills trainings and fetches, fools fetches and fills disks
 #
-# All but lock make .venv first, with the Python 3.7 that PYTHON=... names or that is
-# found.
+# All but lock make .venv first, with the Python 3.7 that PYTHON=... names, that is
+# found, or that is fetched into .python.
 
 DATA_DIR = MNIST_data
 MIRROR =
@@ -23,10 +25,13 @@ python = .venv/bin/python
 data_dir = --data_dir "$$DATA_DIR"
 mirror = $${MIRROR:+--mirror "$$MIRROR"}
 
-.PHONY: train test lint lock tensorboard results bench horovod torture
+# What a machine with an NVIDIA driver has.
+DRIVER = /proc/driver/nvidia/version
+
+.PHONY: gpu train test lint lock tensorboard results bench horovod torture
 
 # FLAGS that choose the data have the last word, and no digits take its place.
-train: .venv/installed
+train: .venv/installed $(if $(filter 0,$(GPU)),,$(if $(wildcard $(DRIVER)),gpu))
 ifneq (,$(filter --resume%,$(FLAGS)))
 	@$(python) train_lstm_mnist.py $(if $(filter file,$(origin DATA_DIR)),,$(data_dir)) $(mirror) $(FLAGS)
 else ifneq (,$(filter --data_dir% --dataset% --mirror%,$(FLAGS)))
@@ -41,6 +46,9 @@ else
 	*)  exit 1;; \
 	esac
 endif
+
+gpu: .venv/installed
+	@$(python) requirements/cuda.py .venv
 
 test: .venv/installed
 	@$(python) -m pytest -ra -n 2 --dist worksteal tests
@@ -82,6 +90,13 @@ horovod: .venv/installed
 
 torture: .venv/installed
 	@$(python) tests/torture.py $(FLAGS)
+
+# An environment whose Python is gone is made again.
+ifneq (,$(wildcard .venv/installed))
+ifneq (0,$(shell test -x $(python); echo $$?))
+.PHONY: .venv/installed
+endif
+endif
 
 # pip first, since the oldest 3.7s bring one that knows none of today's wheels; the
 # import, since another make may have cleared .venv meanwhile.

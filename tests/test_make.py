@@ -63,11 +63,59 @@ def test_no_python_3_7(target, project):
         'exec(sys.argv[1])" "$2"\n' % sys.executable))
     done = make(project, target)
     assert done.returncode != 0
-    assert done.stderr.startswith('error: no Python 3.7 was found ')
-    for way in ('uv python install 3.7', 'pyenv install 3.7',
+    assert '\nerror: no Python 3.7 was found, and none could be fetched ' in (
+        done.stderr)
+    for way in ('uvx uv@0.6.17 python install 3.7.9', 'pyenv install 3.7',
                 'conda create -n py37 python=3.7', 'deadsnakes'):
         assert way in done.stderr
     assert not (project / '.venv').exists()
+
+
+# Makes .python as uv does, whose archive cannot be fetched from everywhere.
+STAND_IN_UV = """#!/bin/sh
+echo "$UV_PYTHON_INSTALL_DIR $UV_CACHE_DIR $*" >> {log}.uv
+case "$*" in
+*install*) mkdir -p .python/3.7/bin && cp {path}.python .python/3.7/bin/python3.7;;
+*) echo .python/3.7/bin/python3.7;;
+esac
+"""
+
+
+def test_a_python_is_fetched_once(project):
+    log = project / 'log'
+    stand_in(project / '.uv' / 'bin' / 'uv', log, text=STAND_IN_UV)
+    stand_in(project / '.uv' / 'bin' / 'uv.python', log)
+    for _ in range(2):
+        done = make(project, 'test')
+        assert done.returncode == 0, done.stderr
+        assert (project / 'log.uv').read_text().splitlines() == [
+            '%s/.python %s/.uv/cache --no-config python %s 3.7.9'
+            % (project, project, what) for what in ('install', 'find')]
+        assert log.read_text().count('venv --clear .venv') == 1
+    # What was fetched serves again when .venv is gone.
+    shutil.rmtree(str(project / '.venv'))
+    assert make(project, 'test').returncode == 0
+    assert len((project / 'log.uv').read_text().splitlines()) == 2
+
+
+def test_an_environment_whose_python_is_gone_is_made_again(project):
+    stand_in(project / 'bin' / 'python3.7', project / 'log')
+    assert make(project, 'test').returncode == 0
+    (project / '.venv' / 'bin' / 'python').unlink()
+    assert make(project, 'test').returncode == 0
+    assert (project / 'log').read_text().count('venv --clear') == 2
+
+
+@pytest.mark.parametrize('driver, gpu, fetches', [
+    (True, [], True), (True, ['GPU=0'], False), (False, [], False)])
+def test_cuda_is_fetched_where_there_is_a_driver(driver, gpu, fetches, project):
+    stand_in(project / 'bin' / 'python3.7', project / 'log')
+    if driver:
+        (project / 'driver').write_text('')
+    assert make(project, 'train', 'DRIVER=driver', *gpu).returncode == 0
+    asked = (project / 'log').read_text().splitlines()
+    assert asked[-1] == 'train_lstm_mnist.py --data_dir MNIST_data'
+    assert ('requirements/cuda.py .venv' in asked) == fetches
 
 
 def test_the_python_that_is_named_is_not_replaced(project):
@@ -284,6 +332,7 @@ def test_results(project):
 
 
 def test_tensorboard(project):
+    stand_in(project / '.venv' / 'bin' / 'python', project / 'log')
     stand_in(project / '.venv' / 'bin' / 'tensorboard', project / 'log',
              text='#!/bin/sh\necho "$@" > {log}\n')
     (project / '.venv' / 'installed').write_text('')

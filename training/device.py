@@ -66,16 +66,26 @@ def choose(config, device):
     return 'CPU'
 
 
+def loads(library):
+    """Returns whether TensorFlow can load a library, given by its name.
+
+    It looks beside its own libraries first, by their RPATH, where make gpu puts
+    them, and then where the system's loader does.
+    """
+    for name in (os.path.join(tf.sysconfig.get_lib(), library), library):
+        try:
+            ctypes.CDLL(name)
+            return True
+        except OSError:
+            continue
+    return False
+
+
 def why_no_gpu():
     """Returns, as part of a sentence, why TensorFlow found no GPU."""
     if not tf.test.is_built_with_cuda():
         return 'since this TensorFlow is built without CUDA'
-    missing = []
-    for library in CUDA_LIBRARIES:
-        try:
-            ctypes.CDLL(library)
-        except OSError:
-            missing.append(library)
+    missing = [library for library in CUDA_LIBRARIES if not loads(library)]
     if missing:
         return 'since it could not load ' + ', '.join(missing)
     if 'CUDA_VISIBLE_DEVICES' in os.environ:
