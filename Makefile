@@ -3,6 +3,7 @@
 #     MIRROR=...    where to fetch them from
 #     FLAGS=...     flags for train_lstm_mnist.py
 #     GPU=0         does not fetch CUDA 10.0 where there is an NVIDIA driver
+# make check-gpu   says what there is of a card, and what to do
 # make gpu     puts CUDA 10.0 and cuDNN 7 into .venv
 # make test    runs the tests; MNIST_DATA_DIR=... names a folder with MNIST
 # make lint    looks for what the linter and the locks notice
@@ -28,7 +29,7 @@ mirror = $${MIRROR:+--mirror "$$MIRROR"}
 # What a machine with an NVIDIA driver has.
 DRIVER = /proc/driver/nvidia/version
 
-.PHONY: gpu train test lint lock tensorboard results bench horovod torture
+.PHONY: gpu check-gpu train test lint lock tensorboard results bench horovod torture
 
 # FLAGS that choose the data have the last word, and no digits take its place.
 train: .venv/installed $(if $(filter 0,$(GPU)),,$(if $(wildcard $(DRIVER)),gpu))
@@ -49,6 +50,9 @@ endif
 
 gpu: .venv/installed
 	@$(python) requirements/cuda.py .venv
+
+check-gpu: .venv/installed
+	@$(python) -m training.cards
 
 test: .venv/installed
 	@$(python) -m pytest -ra -n 2 --dist worksteal tests

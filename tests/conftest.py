@@ -26,6 +26,7 @@ from training import mnist_files  # noqa: E402
 
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
 os.environ['no_proxy'] = '127.0.0.1'
+os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # no test is of a card's
 if 'MNIST_DATA_DIR' in os.environ:
     os.environ['MNIST_DATA_DIR'] = os.path.abspath(os.environ['MNIST_DATA_DIR'])
 

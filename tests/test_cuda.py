@@ -14,6 +14,8 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT, full_disk
 
+from training import cards
+
 sys.path.insert(0, os.path.join(ROOT, 'requirements'))
 import cuda  # noqa: E402
 
@@ -153,9 +155,8 @@ def test_a_disk_that_is_full(environment):
 @pytest.mark.skipif(not cuda.is_installed(tf.sysconfig.get_lib()),
                     reason='make gpu puts CUDA 10.0 into .venv')
 def test_tensorflow_misses_nothing_but_the_driver():
-    from training import device
-    missing = [name for name in device.CUDA_LIBRARIES if not device.loads(name)]
-    assert missing in ([], ['libcuda.so.1'])
+    found = cards.look(tf.sysconfig.get_lib())
+    assert found.missing in ([], ['libcuda.so.1'])
     for name in NAMES:
         path = os.path.join(tf.sysconfig.get_lib(), name)
         ctypes.CDLL(path)

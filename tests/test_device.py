@@ -4,7 +4,8 @@ import os
 import pytest
 import tensorflow as tf
 
-from training import device
+from training import cards, device
+from training.errors import UserError
 
 
 class LocalDevice(object):
@@ -32,7 +33,7 @@ def test_device_is_named(devices, capsys):
             ('gpu', 'Tesla T4', 'training on the GPU: Tesla T4\n'),
             ('cpu', 'CPU', 'training on the CPU, as --device cpu asks\n')):
         config = tf.ConfigProto()
-        assert device.choose(config, where) == name
+        assert device.choose(config, where) == (name, None)
         assert capsys.readouterr().err == line
 
 
@@ -47,15 +48,98 @@ def test_half_of_the_cores_share_an_operation(cores, threads, monkeypatch):
     assert config.intra_op_parallelism_threads == 0  # all
 
 
-def test_the_libraries_that_are_missing_are_named(devices, capsys, monkeypatch):
+@pytest.fixture
+def machine(monkeypatch):
+    """Sets what `cards.look` finds."""
+    def set_machine(driver=None, libraries=(), found=(), visible=None):
+        monkeypatch.setattr(cards, 'look', lambda folder: cards.Machine(
+            driver, dict(dict.fromkeys(cards.CUDA_LIBRARIES, 'found'),
+                         **dict.fromkeys(libraries)), 0, list(found), visible))
+
+    return set_machine
+
+
+def test_the_libraries_that_are_missing_are_named(devices, machine, capsys):
     devices([])
-    monkeypatch.setattr(device, 'CUDA_LIBRARIES',
-                        ('libc.so.6', 'libcudart.so.0', 'libcudnn.so.0'))
-    assert device.choose(tf.ConfigProto(), 'auto') == 'CPU'
+    machine(libraries=['libcudart.so.10.0', 'libcudnn.so.7'])
+    assert device.choose(tf.ConfigProto(), 'auto') == ('CPU', None)
     assert capsys.readouterr().err == (
-        'training on the CPU, since it could not load libcudart.so.0, '
-        'libcudnn.so.0\n')
-    monkeypatch.setattr(device, 'CUDA_LIBRARIES', ('libc.so.6',))
-    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '-1')
+        'training on the CPU, since it could not load libcudart.so.10.0, '
+        'libcudnn.so.7\n')
+    machine(visible='-1')
     assert device.why_no_gpu() == (
-        'since CUDA_VISIBLE_DEVICES=-1 shows it no GPU')
+        'since CUDA_VISIBLE_DEVICES=-1 shows it no GPU', None)
+
+
+def test_a_card_that_is_not_used_is_told_with_what_to_do(devices, machine, capsys):
+    devices([])
+    machine('535.104.05', ['libcudart.so.10.0'], [('Tesla T4', (7, 5))])
+    assert device.choose(tf.ConfigProto(), 'auto') == (
+        'CPU', 'the card here was not used, since it could not load '
+        'libcudart.so.10.0: make gpu')
+    assert capsys.readouterr().err == (
+        'training on the CPU, since it could not load libcudart.so.10.0: make gpu\n')
+    with pytest.raises(UserError) as error:
+        device.choose(tf.ConfigProto(), 'gpu')
+    assert str(error.value) == (
+        '--device gpu: there is no GPU to train on, since it could not load '
+        'libcudart.so.10.0: make gpu: see docs/gpu.md, or use --device auto')
+    # Not where the CPU is asked for.
+    assert device.choose(tf.ConfigProto(), 'cpu') == ('CPU', None)
+
+
+def test_a_card_that_is_newer_is_warned_of(devices, capsys):
+    class Newer(LocalDevice):
+        physical_device_desc = ('device: 0, name: NVIDIA H100, pci bus id: '
+                                '0000:00:04.0, compute capability: 9.0')
+
+    devices([Newer])
+    assert device.choose(tf.ConfigProto(), 'auto') == ('NVIDIA H100', None)
+    assert capsys.readouterr().err == (
+        'training on the GPU: NVIDIA H100\nwarning: this card is newer than CUDA '
+        '10.0: the first start compiles for many minutes, and cuBLAS may fail then; '
+        "if it fails, use NVIDIA's container (docs/gpu.md)\n")
+
+
+MEMORY = ('end what else uses it (see nvidia-smi), or lower --batch_size, '
+          '--hidden_size or --layer_num')
+CUBLAS = ('end what else uses it (see nvidia-smi); for a card newer than RTX 20, use '
+          "NVIDIA's container (docs/gpu.md)")
+
+
+@pytest.mark.parametrize('kind, said, told', [
+    ('ResourceExhaustedError', 'OOM when allocating tensor\nwith a shape',
+     'out of memory (OOM when allocating tensor): lower --batch_size, --hidden_size '
+     'or --layer_num'),
+    ('InternalError', 'cudaGetDevice() failed. Status: CUDA driver version is '
+     'insufficient for CUDA runtime version', 'the NVIDIA driver is too old for CUDA '
+     '10.0 (cudaGetDevice() failed. Status: CUDA driver version is insufficient for '
+     'CUDA runtime version): update it to 410.48 or newer'),
+    ('InternalError', 'failed initializing StreamExecutor: CUDA_ERROR_OUT_OF_MEMORY: '
+     'out of memory', "out of the card's memory (failed initializing StreamExecutor: "
+     'CUDA_ERROR_OUT_OF_MEMORY: out of memory): ' + MEMORY),
+    ('InternalError', 'failed to create cublas handle: CUBLAS_STATUS_ALLOC_FAILED',
+     "out of the card's memory (failed to create cublas handle: "
+     'CUBLAS_STATUS_ALLOC_FAILED): ' + MEMORY),
+    ('InternalError', 'failed to run: CUBLAS_STATUS_EXECUTION_FAILED',
+     'cuBLAS failed on this card (failed to run: CUBLAS_STATUS_EXECUTION_FAILED): '
+     + CUBLAS),
+    ('InternalError', 'Blas GEMM launch failed : a.shape=(128, 284)\n [[node]]',
+     'cuBLAS failed on this card (Blas GEMM launch failed : a.shape=(128, 284)): '
+     + CUBLAS),
+    ('InternalError', 'CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access',
+     'the card failed (CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access): see '
+     'nvidia-smi and dmesg, and go on with --resume')])
+def test_what_goes_wrong_on_a_card(kind, said, told):
+    error = getattr(tf.errors, kind)(None, None, said)
+    assert str(device.explain(error)) == told
+    assert device.explain(ValueError(said)) is None
+
+
+def test_a_card_that_fails_as_it_is_listed(monkeypatch):
+    def fail(config):
+        raise tf.errors.InternalError(None, None, 'CUDA_ERROR_OUT_OF_MEMORY')
+
+    monkeypatch.setattr(device.device_lib, 'list_local_devices', fail)
+    with pytest.raises(UserError, match="out of the card's memory"):
+        device.choose(tf.ConfigProto(), 'auto')

@@ -15,7 +15,7 @@ from conftest import QUICK, ROOT, SMALL, call, run, send, start
 import data
 import model
 import train_lstm_mnist
-from training import memory, mnist_files
+from training import device, memory, mnist_files
 from training.errors import UserError
 from training.run_directory import checkpoint_steps
 
@@ -276,6 +276,18 @@ def test_gpu_memory_is_taken_as_it_is_needed(monkeypatch):
     with pytest.raises(UserError):
         train_lstm_mnist.train(train_lstm_mnist.parse_flags([]))
     assert seen == [True, True]
+
+
+def test_a_card_that_is_not_used_is_told_beside_the_accuracy(tmp_path,
+                                                             monkeypatch):
+    monkeypatch.setattr(device, 'choose', lambda config, name: device.Device(
+        'CPU', 'the card here was not used, since it is tired: make gpu'))
+    done = call(SCRIPT, '--dataset', 'digits', *SMALL, '--dynamic_rnn', '--steps', 1,
+                '--run_dir', tmp_path / 'run')
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1].startswith('test accuracy ')
+    assert done.stderr.splitlines()[-1] == (
+        'note: the card here was not used, since it is tired: make gpu')
 
 
 def test_training_keeps_its_memory(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ handed over. A module holds one concept:
     datasets          which data sets there are, and what they are made of
     digits            the bundled digits, made like MNIST's
     images            a picture of a digit, made like MNIST's
+    cards             NVIDIA's cards: can TensorFlow 1.15 use them?
     device            where the graph runs, and the session's config for it
     memory            the C library's, kept from one step for the next
     gradients         a cell's gradients, computed in less time

@@ -63,8 +63,8 @@ class Run(object):
         self._step, self._stops = 0, []
         device.share_cores(config, flags.dynamic_rnn, workers)
         self._device = device.choose(config, flags.device)
-        if (workers.on_rank0(lambda: self._device) == 'CPU') != (
-                self._device == 'CPU'):
+        if (workers.on_rank0(lambda: self._device.name) == 'CPU') != (
+                self._device.name == 'CPU'):
             raise UserError(
                 'this worker, on %s, would train on another kind of device than '
                 'worker 0: begin one worker a GPU, or name --device cpu'
@@ -95,10 +95,9 @@ class Run(object):
         self._exits.close()
         if isinstance(error, self._workers.lost_errors):
             raise self._worker_lost()
-        if isinstance(error, tf.errors.ResourceExhaustedError):
-            raise UserError('out of memory (%s): lower --batch_size, '
-                            '--hidden_size or --layer_num'
-                            % str(error).splitlines()[0])
+        told = device.explain(error)
+        if told:
+            raise told
 
     def _worker_lost(self):
         if not self._workers.is_rank0:
@@ -294,6 +293,8 @@ class Run(object):
         validation_accuracy = self._validate()
         self._check_stop()
         self._notes.test(self._step, test_accuracy)
+        if self._device.unused:
+            print('note: ' + self._device.unused, file=sys.stderr)
         saved_model.export(
             self._directory, self._config, lambda: build_export(
                 flags.hidden_size, flags.layer_num, flags.dynamic_rnn),
@@ -315,7 +316,7 @@ class Run(object):
             'median_step_seconds': (float(np.median(step_seconds))
                                     if step_seconds else None),
             'seconds': time.perf_counter() - self._started,
-            'device': self._device,
+            'device': self._device.name,
             'versions': {'python': platform.python_version(),
                          'tensorflow': tf.__version__, 'numpy': np.__version__},
         }
