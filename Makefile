@@ -5,6 +5,7 @@
 #     GPU=0         does not fetch CUDA 10.0 where there is an NVIDIA driver
 # make check-gpu   says what there is of a card, and what to do
 # make gpu     puts CUDA 10.0 and cuDNN 7 into .venv
+#     CUBLAS=12     with a cuBLAS that knows newer cards; not tried on one
 # make test    runs the tests; MNIST_DATA_DIR=... names a folder with MNIST
 # make lint    looks for what the linter and the locks notice
 # make lock    makes the locks in requirements/ after a change of what is needed
@@ -49,7 +50,7 @@ else
 endif
 
 gpu: .venv/installed
-	@$(python) requirements/cuda.py .venv
+	@$(python) requirements/cuda.py $(if $(CUBLAS),--cublas $(CUBLAS)) .venv
 
 check-gpu: .venv/installed
 	@$(python) -m training.cards

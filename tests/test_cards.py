@@ -17,7 +17,8 @@ T4, H100, K20, K10 = (('Tesla T4', (7, 5)), ('NVIDIA H100', (9, 0)),
 MISSING = ('it could not load libcudart.so.10.0, libcublas.so.10.0, '
            'libcufft.so.10.0, libcurand.so.10.0, libcusolver.so.10.0, '
            'libcusparse.so.10.0, libcudnn.so.7')
-CONTAINER = "NVIDIA's container (docs/gpu.md)"
+NEWER = ("try make gpu CUBLAS=12, which was not tried on a card, or use NVIDIA's "
+         'container (docs/gpu.md)')
 
 
 def machine(driver='535.104.05', libraries=ALL, error=0, found=(T4,), visible=None):
@@ -33,7 +34,7 @@ def machine(driver='535.104.05', libraries=ALL, error=0, found=(T4,), visible=No
              'compute capability 7.5)', None),
     (machine(found=[H100]), True, 'the card is newer than CUDA 10.0 (NVIDIA H100, '
      'compute capability 9.0): the first start compiles for many minutes, and '
-     'cuBLAS may fail then', 'if it fails, use ' + CONTAINER),
+     'cuBLAS may fail then', 'if it fails, ' + NEWER),
     (machine(None, NO_CUDA, found=[]), False, 'there is no NVIDIA driver',
      'where there is a card, install its driver, 410.48 or newer'),
     (machine('390.157', ONLY_DRIVER), False, 'the NVIDIA driver is 390.157, and '
@@ -52,7 +53,7 @@ def machine(driver='535.104.05', libraries=ALL, error=0, found=(T4,), visible=No
      'train on the CPU with --device cpu'),
     (machine(libraries=ONLY_DRIVER), False, MISSING, 'make gpu'),
     (machine(libraries=ONLY_DRIVER, found=[H100]), False, MISSING,
-     'use %s, or try make gpu' % CONTAINER)])
+     NEWER)])
 def test_verdicts(of, usable, why, what):
     assert cards.verdict(of) == (usable, why, what)
     last = cards.describe(of)[-2 if what else -1:]

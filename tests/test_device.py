@@ -98,13 +98,15 @@ def test_a_card_that_is_newer_is_warned_of(devices, capsys):
     assert capsys.readouterr().err == (
         'training on the GPU: NVIDIA H100\nwarning: this card is newer than CUDA '
         '10.0: the first start compiles for many minutes, and cuBLAS may fail then; '
-        "if it fails, use NVIDIA's container (docs/gpu.md)\n")
+        "if it fails, try make gpu CUBLAS=12, which was not tried on a card, or use "
+        "NVIDIA's container (docs/gpu.md)\n")
 
 
 MEMORY = ('end what else uses it (see nvidia-smi), or lower --batch_size, '
           '--hidden_size or --layer_num')
-CUBLAS = ('end what else uses it (see nvidia-smi); for a card newer than RTX 20, use '
-          "NVIDIA's container (docs/gpu.md)")
+CUBLAS = ('end what else uses it (see nvidia-smi); for a card newer than RTX 20, try '
+          "make gpu CUBLAS=12, which was not tried on a card, or use NVIDIA's "
+          'container (docs/gpu.md)')
 
 
 @pytest.mark.parametrize('kind, said, told', [

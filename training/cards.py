@@ -22,7 +22,9 @@ OLDEST_DRIVER = (410, 48)
 # and in CUDA 10.0's cuBLAS, to the highest.
 OLDEST_CARD, NEWEST_CARD = (3, 5), (7, 5)
 
-CONTAINER = "NVIDIA's container (docs/gpu.md)"
+# What to do with a card that is newer, and with which cuBLAS 10.0 fails.
+NEWER = ("try make gpu CUBLAS=12, which was not tried on a card, or use NVIDIA's "
+         'container (docs/gpu.md)')
 
 
 class Machine(collections.namedtuple('Machine', [
@@ -141,11 +143,11 @@ def verdict(machine):
     if cuda:
         return (False, 'it could not load ' + ', '.join(cuda),
                 'make gpu' if capability <= NEWEST_CARD else
-                'use %s, or try make gpu' % CONTAINER)
+                NEWER)
     if capability > NEWEST_CARD:
         return (True, 'the card is newer than CUDA 10.0 (%s): the first start '
                 'compiles for many minutes, and cuBLAS may fail then' % card,
-                'if it fails, use ' + CONTAINER)
+                'if it fails, ' + NEWER)
     return True, 'CUDA 10.0 is at home on this card (%s)' % card, None
 
 

@@ -83,8 +83,8 @@ def _use(description):
     capability = re.search(r'compute capability: (\d+)\.(\d+)', description)
     if capability and tuple(map(int, capability.groups())) > cards.NEWEST_CARD:
         print('warning: this card is newer than CUDA 10.0: the first start compiles '
-              'for many minutes, and cuBLAS may fail then; if it fails, use '
-              + cards.CONTAINER, file=sys.stderr)
+              'for many minutes, and cuBLAS may fail then; if it fails, '
+              + cards.NEWER, file=sys.stderr)
     return Device(name, None)
 
 
@@ -122,11 +122,11 @@ CARD_ERRORS = (
      'end what else uses it (see nvidia-smi), or lower --batch_size, --hidden_size '
      'or --layer_num'),
     ('CUBLAS_STATUS_', 'cuBLAS failed on this card',
-     'end what else uses it (see nvidia-smi); for a card newer than RTX 20, use '
-     + cards.CONTAINER),
+     'end what else uses it (see nvidia-smi); for a card newer than RTX 20, '
+     + cards.NEWER),
     ('Blas GEMM launch failed', 'cuBLAS failed on this card',
-     'end what else uses it (see nvidia-smi); for a card newer than RTX 20, use '
-     + cards.CONTAINER),
+     'end what else uses it (see nvidia-smi); for a card newer than RTX 20, '
+     + cards.NEWER),
     ('CUDA_ERROR_', 'the card failed',
      'see nvidia-smi and dmesg, and go on with --resume'),
 )
