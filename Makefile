@@ -30,10 +30,10 @@ mirror = $${MIRROR:+--mirror "$$MIRROR"}
 # What a machine with an NVIDIA driver has.
 DRIVER = /proc/driver/nvidia/version
 
-.PHONY: gpu check-gpu train test lint lock tensorboard results bench horovod torture
+.PHONY: gpu gpu-if-driver check-gpu train test lint lock tensorboard results bench horovod torture
 
 # FLAGS that choose the data have the last word, and no digits take its place.
-train: .venv/installed $(if $(filter 0,$(GPU)),,$(if $(wildcard $(DRIVER)),gpu))
+train: .venv/installed $(if $(filter 0,$(GPU)),,$(if $(wildcard $(DRIVER)),gpu-if-driver))
 ifneq (,$(filter --resume%,$(FLAGS)))
 	@$(python) train_lstm_mnist.py $(if $(filter file,$(origin DATA_DIR)),,$(data_dir)) $(mirror) $(FLAGS)
 else ifneq (,$(filter --data_dir% --dataset% --mirror%,$(FLAGS)))
@@ -51,6 +51,10 @@ endif
 
 gpu: .venv/installed
 	@$(python) requirements/cuda.py $(if $(CUBLAS),--cublas $(CUBLAS)) .venv
+
+gpu-if-driver: .venv/installed
+	@$(python) requirements/cuda.py --if-driver .venv || { \
+	    echo 'To train on the CPU: make train GPU=0' >&2; exit 1; }
 
 check-gpu: .venv/installed
 	@$(python) -m training.cards

@@ -1,7 +1,8 @@
 """Times and weighs the training beside what one would pick instead of it.
 
 PARTs are step: a training step; size: its cost for other sizes; job: the whole
-run; memory: what it takes. All by default, and `--json FILE` keeps the figures.
+run; memory: what it takes; kernels: those of a step on a GPU. All but the last by
+default, and `--json FILE` keeps the figures.
 --horovod measures several workers instead, with what `make horovod` installs.
 What is compared runs in processes of its own, in turn, round after round; a
 table gives the median over the rounds, the lowest and the highest.
@@ -21,6 +22,7 @@ PARTS = {
     'size': (measure.sizes, tables.print_size),
     'job': (measure.job, tables.print_job),
     'memory': (measure.memory, tables.print_memory),
+    'kernels': (measure.kernels, tables.print_kernels),
 }
 
 
@@ -37,7 +39,7 @@ def parse_flags(argv=None):
         return text
 
     parser.add_argument('parts', metavar='PART', nargs='*', type=part,
-                        help='of %s (default: all)' % ', '.join(PARTS))
+                        help='of %s (default: all but the last)' % ', '.join(PARTS))
     parser.add_argument('--data_dir', default='MNIST_data',
                         help="the folder with MNIST's four files (default: "
                         '%(default)s)')
@@ -75,7 +77,7 @@ def main(argv=None):
     if flags.horovod:
         parts = {'horovod': (machines.measure, machines.show)}
     else:
-        parts = {part: PARTS[part] for part in flags.parts or PARTS}
+        parts = {part: PARTS[part] for part in flags.parts or list(PARTS)[:-1]}
     for part, (take, show) in parts.items():
         figures[part] = take(rivals, size, flags.rounds)
         show(figures[part])

@@ -84,6 +84,25 @@ def step(rivals, size, rounds):
                    warm_up=100, steps=20)
 
 
+def kernels(rivals, size, rounds):
+    """Returns {name: {'seconds': [...], 'kernels': [...], 'busy': [...]}}.
+
+    Of a step on a GPU, which only TensorFlow's networks tell.
+    """
+    names = [name for name in ['script', 'dynamic'] + rivals if name != 'torch']
+    figures = {}
+    for name in names:
+        process = Process(name, size)
+        process.ask(20)
+        of = figures[name] = {'seconds': [], 'kernels': [], 'busy': []}
+        for _ in range(rounds):
+            of['seconds'].append(statistics.median(process.ask(20)))
+            for key, value in process.ask('kernels').items():
+                of[key].append(value)
+        process.close()
+    return figures
+
+
 def sizes(rivals, size, rounds):
     """Returns [[{flag: value}, figures of `in_turn`]], one flag at a time."""
     return [[{flag: value}, in_turn(['script', 'products'],

@@ -11,14 +11,15 @@ import os
 import sys
 import time
 
-from bench import networks
+from bench import kernels, networks
 
 
 def work(name, size):
     """Prepares what is named, then does what stdin asks for, line by line.
 
     A number asks for so many steps and is answered with the seconds of each;
-    `predict` with the MiB that were resident before, and at most meanwhile.
+    `predict` with the MiB that were resident before, and at most meanwhile;
+    `kernels` with those of a step on a GPU, see `kernels.count`.
     The first answer, unasked, is the seconds of {'import', 'data', 'graph',
     'first step'}. All are JSON, a line each.
     """
@@ -28,6 +29,8 @@ def work(name, size):
         if line.strip() == 'predict':
             kept.close()
             answer = _weigh(predict)
+        elif line.strip() == 'kernels':
+            answer = kernels.count(kernels.trace(step))
         else:
             answer = [_seconds(step) for _ in range(int(line))]
         print(json.dumps(answer), flush=True)

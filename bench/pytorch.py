@@ -49,10 +49,12 @@ def prepare(mnist, size, job=False):
             outputs, _ = self.lstm(images.view(-1, 28, 28))
             return self.linear(self.dropout(outputs[:, -1]))
 
-    net = Net()
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    net = Net().to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     cross_entropy = nn.CrossEntropyLoss()
-    images, labels, test_images, test_labels = map(torch.from_numpy, mnist)
+    images, labels, test_images, test_labels = (
+        torch.from_numpy(part).to(device) for part in mnist)
     place, order = len(images), None
 
     def step():
@@ -66,6 +68,8 @@ def prepare(mnist, size, job=False):
         loss = cross_entropy(net(images[batch]), labels[batch]) / 10
         loss.backward()
         optimizer.step()
+        if device.type == 'cuda':
+            torch.cuda.synchronize()  # or the step would go on after it is timed
         return batch
 
     def share_right(images, labels):

@@ -38,6 +38,16 @@ def print_step(figures):
         for name, of in figures.items() if name != 'products'))
 
 
+def print_kernels(figures):
+    """Prints what `measure.kernels` returns."""
+    table(['a training step on a GPU', 'kernels', 'ms', 'of which no kernel runs, %'],
+          *([NAMES[name], spread(of['kernels'], '%d'),
+             spread([1000 * s for s in of['seconds']], '%.0f'),
+             spread([100 * (1 - busy / s) for busy, s
+                     in zip(of['busy'], of['seconds'])], '%.0f')]
+            for name, of in figures.items()))
+
+
 def print_size(sizes):
     """Prints what `measure.sizes` returns."""
     table(['a training step', 'ms', 'of its matrix products'], *(

@@ -81,14 +81,18 @@ def find_tensorflow(environment):
     return os.path.dirname(found[0])
 
 
+def loads(library):
+    """Returns whether the system's loader finds a library."""
+    try:
+        ctypes.CDLL(library)
+        return True
+    except OSError:
+        return False
+
+
 def on_loader():
-    """Returns whether the system's loader finds all that TensorFlow asks for."""
-    for library in NAMES:
-        try:
-            ctypes.CDLL(library)
-        except OSError:
-            return False
-    return True
+    """Returns whether it finds all that TensorFlow asks for."""
+    return all(map(loads, NAMES))
 
 
 def missing(folder, cublas):
@@ -204,13 +208,16 @@ def main():
                         default='.venv')
     parser.add_argument('--remove', action='store_true',
                         help='take the libraries out again')
+    parser.add_argument('--if-driver', action='store_true',
+                        help="do nothing where NVIDIA's driver does not load")
     parser.add_argument('--cublas', choices=sorted(CUBLAS),
                         help='default: the one that is there, or 10')
     flags = parser.parse_args()
     # So that what was begun is cleared away.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        print(run(flags), file=sys.stderr)
+        if not flags.if_driver or loads('libcuda.so.1'):
+            print(run(flags), file=sys.stderr)
     except CudaError as error:
         print('error: %s' % error, file=sys.stderr)
         return 1

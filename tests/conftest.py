@@ -26,7 +26,9 @@ from training import mnist_files  # noqa: E402
 
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
 os.environ['no_proxy'] = '127.0.0.1'
-os.environ['CUDA_VISIBLE_DEVICES'] = '-1'  # no test is of a card's
+# The cards are hidden from all tests but those of test_gpu.py, which put this back.
+CARDS = {'CUDA_VISIBLE_DEVICES': os.environ.get('CUDA_VISIBLE_DEVICES', '0')}
+os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
 if 'MNIST_DATA_DIR' in os.environ:
     os.environ['MNIST_DATA_DIR'] = os.path.abspath(os.environ['MNIST_DATA_DIR'])
 

@@ -4,10 +4,11 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 from conftest import ROOT
 
 import bench.__main__
-from bench import machines, measure, tables
+from bench import kernels, machines, measure, tables
 
 
 def module(name, *args):
@@ -38,6 +39,32 @@ def test_memory_of_naming_all_at_once(made_up_dir):
     for of in figures.values():
         before, peak = of['before'][0], of['peak'][0]
         assert 100 < before <= peak < 4000  # MiB
+
+
+def test_kernels_of_a_gpu_are_counted():
+    """With statistics as TensorFlow gives them, since no GPU is at hand."""
+    metadata = tf.RunMetadata()
+    for name, spans in (('/device:CPU:0', [(0, 100)]),
+                        ('/device:GPU:0/stream:all', [(10, 5), (12, 6), (30, 10)]),
+                        ('/device:GPU:0/stream:7', [(10, 5)])):
+        device = metadata.step_stats.dev_stats.add(device=name)
+        for start, length in spans:
+            device.node_stats.add(all_start_micros=start, op_end_rel_micros=length)
+    assert kernels.count(metadata) == {'kernels': 3, 'busy': pytest.approx(18e-6)}
+
+
+def test_kernels_are_traced_and_the_session_is_as_before(made_up_dir):
+    figures = measure.kernels(['tutorial', 'torch'], dict(
+        SIZE, data_dir=str(made_up_dir)), rounds=1)
+    assert list(figures) == ['script', 'dynamic', 'tutorial']
+    for of in figures.values():
+        assert of['kernels'] == [0] and of['busy'] == [0]  # there is no GPU
+        assert of['seconds'][0] > 0
+    run = tf.Session.run
+    with tf.Graph().as_default(), tf.Session() as sess:
+        traced = kernels.trace(lambda: sess.run(tf.constant(1) + 1))
+    assert tf.Session.run is run
+    assert any(device.node_stats for device in traced.step_stats.dev_stats)
 
 
 def test_whole_runs_are_of_the_same_steps(made_up_dir):
@@ -80,11 +107,15 @@ def test_tables(capsys):
     tables.print_memory({'cnn': {'before': [700], 'peak': [1900]}})
     assert capsys.readouterr().out.splitlines()[2] == (
         '| a two-layer CNN | 700 (700 to 700) | 1200 (1200 to 1200) |')
+    tables.print_kernels({'script': {'seconds': [0.02, 0.02], 'kernels': [900, 900],
+                                     'busy': [0.005, 0.01]}})
+    assert capsys.readouterr().out.splitlines()[2] == (
+        '| train_lstm_mnist.py | 900 (900 to 900) | 20 (20 to 20) | 62 (50 to 75) |')
 
 
 @pytest.mark.parametrize('args, status, why', [
-    (('stepp',), 2, "argument PART: must be of step, size, job, memory, not "
-     "'stepp'"),
+    (('stepp',), 2, "argument PART: must be of step, size, job, memory, kernels, "
+     "not 'stepp'"),
     (('--rounds', '0'), 2, 'argument --rounds: '),
     (('step', '--data_dir', 'nowhere'), 1, 'MNIST is not there: put train-')])
 def test_bad_flag(args, status, why):

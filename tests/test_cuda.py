@@ -161,6 +161,10 @@ def test_what_it_says(environment, tmp_path):
             0, 'CUDA 10.0, with cuBLAS 12, is in %s already\n' % env)
     cuda.install(env, str(folder), '10')
     assert said(env) == (0, 'CUDA 10.0 is in %s already\n' % env)
+    cuda.remove(str(folder))
+    # There is no driver here, or one that finds all in place.
+    assert said('--if-driver', str(tmp_path)) == (0, '') or cuda.loads(
+        'libcuda.so.1')
     assert said('--remove', env) == (0, 'CUDA 10.0 is out of %s\n' % env)
     assert contents(folder) == [FRAMEWORK]
 

@@ -115,7 +115,7 @@ def test_cuda_is_fetched_where_there_is_a_driver(driver, gpu, fetches, project):
     assert make(project, 'train', 'DRIVER=driver', *gpu).returncode == 0
     asked = (project / 'log').read_text().splitlines()
     assert asked[-1] == 'train_lstm_mnist.py --data_dir MNIST_data'
-    assert ('requirements/cuda.py .venv' in asked) == fetches
+    assert ('requirements/cuda.py --if-driver .venv' in asked) == fetches
 
 
 def test_the_python_that_is_named_is_not_replaced(project):
