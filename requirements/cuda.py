@@ -14,7 +14,9 @@ has every function that TensorFlow 1.15 asks for. It was not tried on a card.
 """
 import argparse
 import collections
+import contextlib
 import ctypes
+import fcntl
 import glob
 import os
 import shutil
@@ -227,9 +229,30 @@ def main():
     return 0
 
 
+@contextlib.contextmanager
+def locked(folder):
+    """Waits until no other process of this program changes a folder."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print('Waiting for another process that changes %s.' % folder,
+                  file=sys.stderr)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def run(flags):
     """Does what the flags say; returns what to say of it."""
     folder = find_tensorflow(flags.environment)
+    with locked(folder):
+        return _run(flags, folder)
+
+
+def _run(flags, folder):
     if flags.remove:
         remove(folder)
         return 'CUDA 10.0 is out of ' + flags.environment

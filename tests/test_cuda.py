@@ -144,6 +144,18 @@ def test_stopped_while_it_fetches(number, left, environment):
     assert contents(folder) == [FRAMEWORK]
 
 
+def test_two_at_once_take_turns(environment):
+    env, folder = environment
+    command = [sys.executable, SCRIPT, '--remove', env]
+    with cuda.locked(str(folder)):
+        waiting = subprocess.Popen(command, stderr=subprocess.PIPE,
+                                   universal_newlines=True)
+        assert waiting.stderr.readline() == (
+            'Waiting for another process that changes %s.\n' % folder)
+        assert waiting.poll() is None
+    assert waiting.communicate(timeout=30)[1] == 'CUDA 10.0 is out of %s\n' % env
+
+
 def test_what_it_says(environment, tmp_path):
     env, folder = environment
 

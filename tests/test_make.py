@@ -71,6 +71,23 @@ def test_no_python_3_7(target, project):
     assert not (project / '.venv').exists()
 
 
+@pytest.mark.parametrize('lacks', ['venv', 'pip'])
+def test_no_python_3_7_and_nothing_to_fetch_it_with(lacks, project):
+    stand_in(project / 'bin' / 'python3', 'log', text=(
+        '#!/bin/sh\ncase "$*" in\n"-m %s "*) echo No module named %s >&2; exit 1;;\n'
+        '"-m venv "*) mkdir -p .uv/bin && cp {path} .uv/bin/python;;\nesac\n'
+        % (lacks, lacks)))
+    done = make(project, 'test')
+    assert done.returncode != 0
+    said = done.stderr.splitlines()
+    assert said[:3] == [
+        'No Python 3.7 was found. Fetching uv 0.6.17 (17 MB) into .uv, and with it '
+        'CPython 3.7.9 into .python.', 'No module named ' + lacks,
+        'error: no Python 3.7 was found, and none could be fetched (the last that '
+        'TensorFlow 1.15 has wheels for). To get one:']
+    assert not (project / '.python').exists()
+
+
 # Makes .python as uv does, whose archive cannot be fetched from everywhere.
 STAND_IN_UV = """#!/bin/sh
 echo "$UV_PYTHON_INSTALL_DIR $UV_CACHE_DIR $*" >> {log}.uv
