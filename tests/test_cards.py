@@ -113,3 +113,12 @@ def test_libraries_are_looked_for_beside_tensorflow_first(tmp_path):
         path = [line.split()[-1] for line in maps if '/libz.so' in line][0]
     shutil.copy(path, str(tmp_path / library))
     assert cards.locate(library, str(tmp_path)) == str(tmp_path / library)
+
+
+def test_cards_are_counted(tmp_path, monkeypatch):
+    for card in ('0000:00:04.0', '0000:00:05.0', '0000:00:06.0'):
+        (tmp_path / card).mkdir()
+    assert cards.count_shown(str(tmp_path)) == 1  # the tests show -1
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES')
+    assert cards.count_shown(str(tmp_path)) == 3
+    assert cards.count_shown(str(tmp_path / 'none')) == 0

@@ -37,15 +37,36 @@ def test_device_is_named(devices, capsys):
         assert capsys.readouterr().err == line
 
 
-@pytest.mark.parametrize('cores, threads', [(1, 1), (2, 1), (9, 4)])
-def test_half_of_the_cores_share_an_operation(cores, threads, monkeypatch):
+def test_one_card_is_taken(devices, monkeypatch, capsys):
+    """TensorFlow is shown one, whatever there is, and what is shown is told."""
+    shown = []
+    monkeypatch.setattr(device, '_list_gpus', lambda config: shown.append(
+        os.environ['CUDA_VISIBLE_DEVICES']) or [LocalDevice.physical_device_desc])
+    for visible, where, one, more in (
+            (None, 'auto', '0', ''), ('3', 'auto', '3', ''),
+            ('3,1', 'gpu', '3', ', the first of 2; CUDA_VISIBLE_DEVICES names '
+             'another'), ('', 'auto', '', ''), ('2,0', 'cpu', '-1', None)):
+        monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+        if visible is not None:
+            monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
+        device.choose(tf.ConfigProto(), where)
+        assert shown.pop() == one
+        assert os.environ.get('CUDA_VISIBLE_DEVICES') == visible
+        said = capsys.readouterr().err
+        if more is not None:
+            assert said == 'training on the GPU: Tesla T4%s\n' % more
+
+
+@pytest.mark.parametrize('cores, threads, at_once', [
+    (1, 1, 1), (2, 1, 2), (3, 3, 3), (16, 16, 16), (64, 16, 16)])
+def test_how_cores_are_shared(cores, threads, at_once, monkeypatch):
     monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: set(range(cores)))
     config = tf.ConfigProto()
     device.share_cores(config)
     assert config.intra_op_parallelism_threads == threads
-    config = tf.ConfigProto()
+    assert config.inter_op_parallelism_threads == at_once
     device.share_cores(config, dynamic_rnn=True)
-    assert config.intra_op_parallelism_threads == 0  # all
+    assert config.intra_op_parallelism_threads == at_once
 
 
 @pytest.fixture

@@ -249,3 +249,27 @@ def test_horovod_is_missing(tmp_path):
         'horovod==0.28.1']
     with open(os.path.join(ROOT, 'requirements', 'horovod.txt')) as f:
         assert 'horovod==0.28.1 ' in f.read()
+
+
+def test_the_first_session_of_a_process_sizes_its_threads(monkeypatch):
+    """Horovod is stood in for; the session tells what it was given."""
+    from training import horovod_workers
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: set(range(64)))
+    workers = horovod_workers.HorovodWorkers.__new__(
+        horovod_workers.HorovodWorkers)
+    given = []
+
+    class Hvd(object):
+        @staticmethod
+        def local_size():
+            return 16
+
+        @staticmethod
+        def broadcast_object(told, session, name):
+            given.append(session._config)
+            return told
+
+    workers._hvd, workers.is_rank0 = Hvd, True
+    assert workers.on_rank0(lambda: 'told') == 'told'
+    assert [(config.intra_op_parallelism_threads,
+             config.inter_op_parallelism_threads) for config in given] == [(4, 4)]

@@ -108,6 +108,18 @@ def ask_driver(cuda):
     return 0, cards
 
 
+def count_shown(gpus='/proc/driver/nvidia/gpus'):
+    """Returns how many cards CUDA_VISIBLE_DEVICES, or without it the driver, shows.
+
+    Args:
+        gpus: str, where the kernel's driver has a folder for each card.
+    """
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+    if visible is not None:
+        return len(visible.split(','))
+    return len(os.listdir(gpus)) if os.path.isdir(gpus) else 0
+
+
 def is_permitted():
     """Returns whether this user may open the cards that the kernel shows."""
     nodes = ['/dev/nvidiactl', '/dev/nvidia0']

@@ -1,5 +1,6 @@
 """Where the graph runs: which device, and the session's config for it."""
 import collections
+import contextlib
 import os
 import re
 import sys
@@ -21,21 +22,31 @@ class Device(collections.namedtuple('Device', ['name', 'unused'])):
     """
 
 
-def share_cores(config, dynamic_rnn=False, workers=ALONE):
-    """Sets how many of the cores share an operation.
+# More threads gain nothing for products as small as those of a row, 128 x 1024 by
+# default. A guess: no machine with more than 2 cores was at hand.
+MOST_THREADS = 16
 
-    Unrolled by hand, there are two things to do at most times: a row in one
-    layer, and another in the next or a weight's gradient. Half of the cores
-    for each is faster than all for one after the other.
+
+def share_cores(config, dynamic_rnn=False, workers=ALONE):
+    """Sets how many threads share an operation, and how many run side by side.
+
+    The first session of a process sets it for all that follow.
+
+    Unrolled by hand, there are two products to take at most times: a row's in
+    one layer, and another's in the next or a weight's gradient. On one core or
+    two, a thread for each product is best (measured). On more, two threads would
+    leave cores idle: they all share each product (not measured).
 
     Args:
         config: `tf.ConfigProto` of the session to come, which is changed.
-        dynamic_rnn: bool, as for `model.build`.
+        dynamic_rnn: bool, as for `model.build`; one product runs at a time.
         workers: those that train together; each takes its share of the cores.
     """
-    if not dynamic_rnn:
-        cores = workers.share_of_cores(len(os.sched_getaffinity(0)))
-        config.intra_op_parallelism_threads = max(1, cores // 2)
+    cores = max(1, workers.share_of_cores(len(os.sched_getaffinity(0))))
+    threads = min(cores, MOST_THREADS)
+    config.inter_op_parallelism_threads = threads
+    config.intra_op_parallelism_threads = (
+        1 if cores <= 2 and not dynamic_rnn else threads)
 
 
 def choose(config, device):
@@ -54,7 +65,8 @@ def choose(config, device):
     """
     if device == 'cpu':
         config.device_count['GPU'] = 0
-    gpus = _list_gpus(config)
+    with one_card(device):
+        gpus = _list_gpus(config)
     if gpus:
         return _use(gpus[0])
     why, unused = 'as --device cpu asks', None
@@ -65,6 +77,25 @@ def choose(config, device):
                         'docs/gpu.md, or use --device auto' % why)
     print('training on the CPU, ' + why, file=sys.stderr)
     return Device('CPU', unused)
+
+
+@contextlib.contextmanager
+def one_card(device='auto'):
+    """Shows TensorFlow one card, or none for 'cpu'.
+
+    It takes some memory on every card that it is shown, when it first looks
+    for them.
+    """
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+    os.environ['CUDA_VISIBLE_DEVICES'] = (
+        '-1' if device == 'cpu' else '0' if visible is None
+        else visible.split(',')[0])
+    try:
+        yield
+    finally:
+        del os.environ['CUDA_VISIBLE_DEVICES']
+        if visible is not None:
+            os.environ['CUDA_VISIBLE_DEVICES'] = visible
 
 
 def _list_gpus(config):
@@ -79,7 +110,10 @@ def _list_gpus(config):
 
 def _use(description):
     name = re.search('name: (.*?),', description).group(1)
-    print('training on the GPU: ' + name, file=sys.stderr)
+    shown = cards.count_shown()
+    print('training on the GPU: %s%s' % (name, '' if shown < 2 else (
+        ', the first of %d; CUDA_VISIBLE_DEVICES names another' % shown)),
+        file=sys.stderr)
     capability = re.search(r'compute capability: (\d+)\.(\d+)', description)
     if capability and tuple(map(int, capability.groups())) > cards.NEWEST_CARD:
         print('warning: this card is newer than CUDA 10.0: the first start compiles '

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import tensorflow as tf
 
+from training import device
 from training.errors import UserError
 from training.workers import Alone
 
@@ -83,6 +84,7 @@ class HorovodWorkers(Alone):
         watch = threading.Timer(WAIT_SECONDS, give_up)
         watch.daemon = True
         config = tf.ConfigProto(device_count={'GPU': 0})
+        device.share_cores(config, workers=self)  # the first session: see there
         try:
             if not self.is_rank0:
                 watch.start()
