@@ -192,7 +192,7 @@ def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False,
     """Adds the tutorial's graph to the default graph.
 
     Args:
-        lr: float, Adam's learning rate.
+        lr: float or float32 [] tensor, Adam's learning rate.
         hidden_size: int, units of each LSTM layer.
         layer_num: int, LSTM layers; 1 gives the single-layer LSTM.
         dynamic_rnn: bool, unroll with `tf.nn.dynamic_rnn` instead of by hand.

@@ -28,6 +28,9 @@ def parse_flags(argv=None):
     parser.flag('--layer_num', 2, 'LSTM layers', type=whole(1, 64))
     parser.flag('--steps', 2000, 'training steps', type=whole(1))
     # What it does not have.
+    parser.flag('--lr_schedule', 'constant', 'linear has the learning rate go up '
+                'to --lr in a tenth of the steps, and then down to 0',
+                choices=('constant', 'linear'))
     parser.flag('--ema_decay', 0.0, 'test and keep a moving average of the '
                 'weights, of which a step leaves this share as it was; 0 is '
                 'off', type=number(float, 'a number from 0 to below 1',
@@ -57,6 +60,7 @@ def train(flags, workers=ALONE):
     import data
     import model
     from training.run import Run
+    from training.schedule import learning_rate
 
     config = tf.ConfigProto()
     config.gpu_options.allow_growth = True
@@ -71,7 +75,8 @@ def train(flags, workers=ALONE):
         tf.set_random_seed(run.graph_seed)
 
         # The tutorial's steps 1 and 2, and the loss, are in model.py.
-        m = model.build(flags.lr, flags.hidden_size, flags.layer_num,
+        lr = learning_rate(flags.lr, flags.lr_schedule, flags.steps)
+        m = model.build(lr, flags.hidden_size, flags.layer_num,
                         flags.dynamic_rnn, workers.distribute)
         watched = run.watch(m)  # what each step is looked at by
 

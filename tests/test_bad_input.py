@@ -418,9 +418,10 @@ for flag, value, begun_with in (('hidden_size', 9, 8), ('seed', 4, 3),
     case('--resume: other ' + flag, RESUME + '--%s %s' % (flag, value),
          not_done(), 'error: the run in run was begun with --%s %s: leave out '
          '--%s, or begin a new run without --resume' % (flag, begun_with, flag))
-case('--resume: config.json cut', RESUME, do(change, 'run/config.json', cut(0.5)),
-     DAMAGED_CONFIG % 'Expecting property name enclosed in double quotes: line '
-     '18 column 3 (char 310)')
+case('--resume: config.json cut', RESUME, do(change, 'run/config.json',
+                                             lambda body: body[:20]),
+     DAMAGED_CONFIG % 'Unterminated string starting at: line '
+     '3 column 3 (char 19)')
 case('--resume: config.json empty', RESUME, do(change, 'run/config.json', put(
     b'')), DAMAGED_CONFIG % 'Expecting value: line 1 column 1 (char 0)')
 case('--resume: config.json no text', RESUME, do(change, 'run/config.json', put(
@@ -428,9 +429,13 @@ case('--resume: config.json no text', RESUME, do(change, 'run/config.json', put(
     '0: invalid start byte')
 case('--resume: config.json a list', RESUME, do(change, 'run/config.json', put(
     b'[]')), NOT_OURS)
-case('--resume: config.json without lr', RESUME, do(
-    change, 'run/config.json', lambda body: body.replace(b'"lr"', b'"rl"')),
+case('--resume: config.json of no run', RESUME, do(
+    change, 'run/config.json', lambda body: body.replace(b'"data_sha256"', b'"of"')),
     NOT_OURS)
+case('--resume: config.json of a newer version', RESUME, do(
+    change, 'run/config.json', lambda body: body.replace(b'"lr"', b'"tomorrow"')),
+    'error: run/config.json has tomorrow, which this version does not know: go on '
+    'with the newer version that began it')
 case('--resume: config.json with a bad lr', RESUME, config(lr=(b'0.001', b'-1')),
      DAMAGED_CONFIG % "argument --lr: must be a number above 0, not '-1'")
 case('--resume: config.json with no lr', RESUME, config(lr=(b'0.001', b'null')),

@@ -117,6 +117,17 @@ def test_a_seed_of_0_is_kept(whole_run, tmp_path):
     assert (flags.seed, flags.ema_decay, flags.steps) == (0, 0, 130)
 
 
+def test_a_run_of_an_older_version_goes_on(whole_run, tmp_path):
+    run_dir = tmp_path / 'run'
+    shutil.copytree(str(whole_run), str(run_dir))
+    config = json.loads((run_dir / 'config.json').read_text())
+    del config['lr_schedule']
+    (run_dir / 'config.json').write_text(json.dumps(config))
+    flags = train_lstm_mnist.parse_flags(['--resume', str(run_dir),
+                                          '--steps', '130'])
+    assert (flags.lr_schedule, flags.steps) == ('constant', 130)
+
+
 def test_a_bad_flag_with_resume_is_wrong_usage(whole_run, monkeypatch, capsys):
     monkeypatch.setattr(datasets, 'num_train', lambda dataset, data_dir: 99)
     with pytest.raises(SystemExit) as stop:

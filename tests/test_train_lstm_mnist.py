@@ -66,7 +66,8 @@ def test_transcript_and_run_directory_on_mnist(mnist_dir, tmp_path):
     assert config.pop('seed') in range(2 ** 31 - 1)
     assert config == {
         'lr': 1e-3, 'batch_size': 16, 'keep_prob': 0.5, 'hidden_size': 8,
-        'layer_num': 2, 'steps': 1000, 'ema_decay': 0.0, 'dynamic_rnn': False,
+        'layer_num': 2, 'steps': 1000,
+        'lr_schedule': 'constant', 'ema_decay': 0.0, 'dynamic_rnn': False,
         'dataset': 'mnist', 'data_dir': mnist_dir, 'mirror': None,
         'device': 'cpu', 'log_every': 100, 'save_every': 300,
         'run_dir': str(run_dir.relative_to(tmp_path)),
@@ -114,13 +115,19 @@ def test_another_data_set_is_not_called_mnist(made_up_dir, tmp_path):
         '(256, 784)']
     result = json.loads((tmp_path / 'run' / 'result.json').read_text())
     assert result['dataset'] == str(made_up_dir)
+    # Where its data is, is known from anywhere.
+    (tmp_path / 'elsewhere').mkdir()
+    done = call(SCRIPT, '--resume', '../run', '--steps', 2,
+                cwd=tmp_path / 'elsewhere')
+    assert done.stdout.splitlines()[:4] == extracting(made_up_dir)
 
 
 def test_defaults_are_the_tutorials():
     flags = vars(train_lstm_mnist.parse_flags([]))
     assert flags == {
         'lr': 1e-3, 'batch_size': 128, 'keep_prob': 0.5, 'hidden_size': 256,
-        'layer_num': 2, 'steps': 2000, 'ema_decay': 0.0, 'dynamic_rnn': False,
+        'layer_num': 2, 'steps': 2000,
+        'lr_schedule': 'constant', 'ema_decay': 0.0, 'dynamic_rnn': False,
         'dataset': 'mnist', 'data_dir': 'MNIST_data', 'mirror': None,
         'device': 'auto', 'seed': None, 'log_every': 50, 'save_every': 200,
         'run_dir': None, 'horovod': False, 'resume': None}

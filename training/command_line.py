@@ -196,7 +196,10 @@ class Parser(argparse.ArgumentParser):
         return flags
 
     def _read_config(self, run_dir):
-        """Returns the flags in a config.json, as an argv, and data_sha256."""
+        """Returns the flags in a config.json, as an argv, and data_sha256.
+
+        A flag that an older version did not have is left at its default.
+        """
         path = os.path.join(run_dir, 'config.json')
         try:
             with open(path) as f:
@@ -208,10 +211,14 @@ class Parser(argparse.ArgumentParser):
         except ValueError as error:
             raise _damaged(path, error)
         defaults = vars(self.parse_args([]))
-        if not isinstance(config, dict) or set(config) != (
-                set(defaults) - NOT_KEPT | KEPT_BESIDES):
+        if not isinstance(config, dict) or not KEPT_BESIDES <= set(config):
             raise _damaged(path, 'it does not hold what this script writes '
                            'there')
+        unknown = set(config) - (set(defaults) - NOT_KEPT | KEPT_BESIDES)
+        if unknown:
+            raise UserError(
+                '%s has %s, which this version does not know: go on with the '
+                'newer version that began it' % (path, ', '.join(sorted(unknown))))
         begun_with = []
         for name, value in config.items():
             if name == 'run_dir' or name in KEPT_BESIDES:
@@ -239,6 +246,8 @@ def config(flags, **known):
         flags: as `Parser.parse` gives them.
         known: values in their place, and those of `KEPT_BESIDES`.
     """
+    # Else it would be looked for, and fetched, where the run is resumed from.
+    known['data_dir'] = os.path.abspath(flags.data_dir)
     return {name: value for name, value in dict(vars(flags), **known).items()
             if name not in NOT_KEPT}
 
