@@ -9,6 +9,7 @@ from bench import tutorial
 NAMES = {
     'script': 'train_lstm_mnist.py',
     'dynamic': 'train_lstm_mnist.py --dynamic_rnn',
+    'quick': 'train_lstm_mnist.py --quick',
     'tutorial': "the tutorial's graph",
     'torch': 'PyTorch nn.LSTM',
     'products': 'the matrix products alone',

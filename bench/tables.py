@@ -57,12 +57,13 @@ def print_size(sizes):
 
 
 def print_job(figures):
-    """Prints what `measure.job` returns."""
+    """Prints what `measure.job` or `measure.quick` returns."""
     table(['the whole run', 's', "of the tutorial's", "of PyTorch's",
-           'resident at most, MiB'], *(
+           'resident at most, MiB', 'test accuracy'], *(
         [NAMES[name], spread(of['seconds'], '%.0f'),
          ratios(figures, name, 'tutorial'), ratios(figures, name, 'torch'),
-         spread(of['peak'], '%.0f')] for name, of in figures.items()))
+         spread(of['peak'], '%.0f'), spread(of['accuracy'], '%.4f')]
+        for name, of in figures.items()))
 
 
 def print_memory(figures):

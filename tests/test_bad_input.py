@@ -418,6 +418,9 @@ for flag, value, begun_with in (('hidden_size', 9, 8), ('seed', 4, 3),
     case('--resume: other ' + flag, RESUME + '--%s %s' % (flag, value),
          not_done(), 'error: the run in run was begun with --%s %s: leave out '
          '--%s, or begin a new run without --resume' % (flag, begun_with, flag))
+case('--resume: --quick', RESUME + '--quick', None,
+     'train_lstm_mnist.py: error: argument --quick: not with --resume, whose run '
+     'keeps its flags', status=2)
 case('--resume: config.json cut', RESUME, do(change, 'run/config.json',
                                              lambda body: body[:20]),
      DAMAGED_CONFIG % 'Unterminated string starting at: line '

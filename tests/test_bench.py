@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import resource
 import subprocess
 import sys
 
@@ -73,7 +75,26 @@ def test_whole_runs_are_of_the_same_steps(made_up_dir):
     assert list(figures) == ['script', 'tutorial']
     for of in figures.values():
         assert of['seconds'][0] > 0 and of['peak'][0] > 100
-        assert re.fullmatch(r'test accuracy \S+', of['says'][0])
+        assert 0 <= of['accuracy'][0] <= 1
+
+
+def test_the_quick_way_has_its_own_steps(monkeypatch):
+    """By a stand-in for the processes, which tells what is begun."""
+    begun = []
+
+    class Process(object):
+        def __init__(self, argv, **kwargs):
+            begun.append(argv)
+            self.pid, self.stdout = 0, ['test accuracy 0.25\n']
+
+    monkeypatch.setattr(subprocess, 'Popen', Process)
+    monkeypatch.setattr(os, 'wait4', lambda pid, options: (
+        pid, 0, resource.getrusage(resource.RUSAGE_SELF)))
+    figures = measure.quick([], dict(SIZE, data_dir='d'), 1, steps=7)
+    assert list(figures) == ['quick', 'tutorial']
+    assert figures['quick']['accuracy'] == [0.25]
+    quick, = (argv for argv in begun if '--quick' in argv)
+    assert '--data_dir=d' in quick and not any('steps' in arg for arg in quick)
 
 
 def test_the_tutorials_transcript(made_up_dir):
@@ -114,8 +135,8 @@ def test_tables(capsys):
 
 
 @pytest.mark.parametrize('args, status, why', [
-    (('stepp',), 2, "argument PART: must be of step, size, job, memory, kernels, "
-     "not 'stepp'"),
+    (('stepp',), 2, "argument PART: must be of step, size, job, memory, quick, "
+     "kernels, not 'stepp'"),
     (('--rounds', '0'), 2, 'argument --rounds: '),
     (('step', '--data_dir', 'nowhere'), 1, 'MNIST is not there: put train-')])
 def test_bad_flag(args, status, why):

@@ -260,6 +260,13 @@ def test_train(status, trains, project):
     assert ('NOT on MNIST' in done.stderr) == (status == 3)
 
 
+def test_quick(project):
+    stand_in(project / 'bin' / 'python3.7', project / 'log')
+    assert make(project, 'quick', 'DATA_DIR=d', 'FLAGS=--seed 1').returncode == 0
+    assert (project / 'log').read_text().splitlines()[-1] == (
+        'train_lstm_mnist.py --data_dir d --quick --seed 1')
+
+
 @pytest.mark.parametrize('flag', ['--dataset digits', '--data_dir=there',
                                   '--mirror http://m/'])
 def test_flags_that_choose_the_data_are_not_overruled(flag, project):

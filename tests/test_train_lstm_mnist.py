@@ -130,12 +130,21 @@ def test_defaults_are_the_tutorials():
         'lr_schedule': 'constant', 'ema_decay': 0.0, 'dynamic_rnn': False,
         'dataset': 'mnist', 'data_dir': 'MNIST_data', 'mirror': None,
         'device': 'auto', 'seed': None, 'log_every': 50, 'save_every': 200,
-        'run_dir': None, 'horovod': False, 'resume': None}
+        'run_dir': None, 'horovod': False, 'resume': None, 'quick': False}
     shown = ' '.join(run(SCRIPT, '--help').stdout.split())
     for name, value in flags.items():
         assert '--' + name in shown
         if value not in (None, False):
             assert '(default: %s)' % value in shown
+
+
+def test_quick_has_other_defaults():
+    quick = vars(train_lstm_mnist.parse_flags(['--steps', '7', '--quick']))
+    usual = vars(train_lstm_mnist.parse_flags(['--steps', '7']))
+    assert {name: value for name, value in quick.items()
+            if value != usual[name]} == {
+        'quick': True, 'lr': 0.008, 'lr_schedule': 'linear', 'keep_prob': 0.8}
+    assert train_lstm_mnist.parse_flags(['--quick']).steps == 900
 
 
 @pytest.mark.parametrize('layer_num, dynamic_rnn',

@@ -14,7 +14,7 @@ RESUME_FLAGS = ('steps', 'data_dir', 'mirror', 'device', 'log_every',
                 'save_every', 'horovod')
 
 # Flags that are not in config.json, and what is in it besides flags.
-NOT_KEPT, KEPT_BESIDES = {'resume', 'horovod'}, {'data_sha256'}
+NOT_KEPT, KEPT_BESIDES = {'resume', 'horovod', 'quick'}, {'data_sha256'}
 
 
 # Kinds of flags: each takes the text and returns the value, or raises an
@@ -103,6 +103,14 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(name, default=default, **kwargs,
                           help='%s (default: %s)' % (help, default))
 
+    def add_quick(self, **defaults):
+        """Adds --quick, with which other flags have these defaults."""
+        self._quick = defaults
+        self.add_argument(
+            '--quick', action='store_true',
+            help="the tutorial's accuracy in less time: has %s as defaults"
+            % ' '.join('--%s %s' % each for each in defaults.items()))
+
     def add_run_flags(self):
         """Adds what every run can be told: its data, device and folder."""
         self.flag('--dataset', 'mnist', 'mnist, or the 1,797 small digits that '
@@ -154,6 +162,9 @@ class Parser(argparse.ArgumentParser):
         """
         try:
             flags = self.parse_args(argv)
+            if flags.quick:
+                self.set_defaults(**self._quick)
+                flags = self.parse_args(argv)
             if flags.resume:
                 flags = self._resume(flags, argv)
             self._check(flags)
@@ -177,6 +188,9 @@ class Parser(argparse.ArgumentParser):
         if flags.run_dir:
             self.error('argument --run_dir: not with --resume, which names the '
                        'folder itself')
+        if flags.quick:
+            self.error('argument --quick: not with --resume, whose run keeps its '
+                       'flags')
         run_dir = flags.resume
         begun_with, data_sha256 = self._read_config(run_dir)
         begun = vars(self._parse_config(run_dir, begun_with))
