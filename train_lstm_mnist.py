@@ -99,10 +99,13 @@ def train(flags, workers=ALONE):
                         mnist.train.epochs_completed, step, train_accuracy))
                 run.log(train_accuracy)  # for the bar and TensorBoard
 
-        test_accuracy = sess.run(m.accuracy, feed_dict={
-            m.images: mnist.test.images, m.y: mnist.test.labels,
-            m.keep_prob: 1.0, m.batch_size: mnist.test.images.shape[0],
-            **run.averages()})  # with --ema_decay, averages for weights
+        try:
+            test_accuracy = sess.run(m.accuracy, feed_dict={
+                m.images: mnist.test.images, m.y: mnist.test.labels,
+                m.keep_prob: 1.0, m.batch_size: mnist.test.images.shape[0],
+                **run.averages()})  # with --ema_decay, averages for weights
+        except tf.errors.ResourceExhaustedError:  # of a large network
+            test_accuracy = run.test_in_parts()
         print('test accuracy %g' % test_accuracy)
         run.finish(test_accuracy, model.build_export)
 

@@ -231,11 +231,30 @@ def test_a_batch_that_cannot_be_shared(tmp_path):
 
 @needs_horovod
 def test_horovodrun_without_the_flag(tmp_path):
-    status, _, stderr = finish(begin(1, '--dataset', 'digits', cwd=tmp_path))
+    status, _, stderr = finish(begin(2, '--dataset', 'digits', cwd=tmp_path))
     assert status != 0
-    assert ('[0]<stderr>:train_lstm_mnist.py: error: horovodrun began this: add '
-            '--horovod, or each of its workers trains a network of its own'
-            in stderr)
+    assert ('[0]<stderr>:train_lstm_mnist.py: error: 2 workers were begun: add '
+            '--horovod, or each of them trains a network of its own' in stderr)
+
+
+@pytest.mark.parametrize('variable', ['OMPI_COMM_WORLD_SIZE', 'PMI_SIZE'])
+def test_mpirun_without_the_flag(variable, monkeypatch, tmp_path):
+    """mpirun is stood in for by what it sets."""
+    monkeypatch.setenv(variable, '3')
+    done = call('train_lstm_mnist.py', cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        'train_lstm_mnist.py: error: 3 workers were begun: add --horovod, or each '
+        'of them trains a network of its own')
+
+
+@needs_horovod
+def test_mpirun_with_a_horovod_that_is_built_without_mpi(tmp_path):
+    done = run('train_lstm_mnist.py', '--horovod', cwd=tmp_path,
+               OMPI_COMM_WORLD_SIZE='2')
+    assert (done.returncode, done.error_lines) == (1, [
+        'error: 2 workers were begun, and Horovod knows of one, as it is built '
+        'without MPI: begin them with horovodrun'])
 
 
 def test_horovod_is_missing(tmp_path):

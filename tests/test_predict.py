@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import ROOT, call, pixels, run
 from PIL import Image
 
@@ -80,8 +81,8 @@ def test_stdout_that_takes_nothing(digits_run):
         done = run(SCRIPT, digits_run, '--test', 0, stdout=full)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        'error: cannot read or write stdout (No space left on device): mend '
-        'that and run again')
+        'error: cannot write stdout (No space left on device): what came after is '
+        'lost')
 
 
 def test_a_test_image_of_data_that_were_moved(digits_run, made_up_dir, tmp_path):
@@ -108,3 +109,21 @@ def test_a_package_is_missing(package, what, digits_run, digits, tmp_path):
     assert re.match('error: %s is missing: pip install %s==' % (what, what), line)
     pinned = open(os.path.join(ROOT, 'requirements.txt')).read().split()
     assert line.split()[-1] in pinned
+
+
+@pytest.mark.parametrize('error, line', [
+    (tf.errors.ResourceExhaustedError(None, None, 'OOM'),
+     'error: out of memory (OOM): end what else uses it'),
+    (tf.errors.InternalError(None, None, 'Blas GEMM launch failed'),
+     'error: cuBLAS failed on this card (Blas GEMM launch failed): ')])
+@pytest.mark.parametrize('of, name', [
+    (tf.Session, '__init__'), (tf.saved_model, 'load'), (tf.Session, 'run')])
+def test_it_fails_to_run(of, name, error, line, digits_run, monkeypatch, tmp_path):
+    """And what is no damage is not called so."""
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(of, name, fail)
+    done = call(SCRIPT, digits_run, '--test', 0, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(line)

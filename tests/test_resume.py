@@ -15,7 +15,7 @@ from conftest import QUICK, SMALL, call, idx, start, wait_for
 import train_lstm_mnist
 from training import datasets, mnist_files, summaries
 from training.errors import UserError
-from training.run_directory import RunDirectory
+from training.run_directory import RunDirectory, checkpoint_steps
 
 SCRIPT = 'train_lstm_mnist.py'
 
@@ -57,6 +57,25 @@ def test_stopped_and_resumed(number, status, whole_run, tmp_path):
     for key in ('steps', 'test_accuracy', 'validation_accuracy'):
         assert result[key] == expected[key]
     assert json.loads((run_dir / 'config.json').read_text())['steps'] == 120
+
+
+@pytest.mark.parametrize('handler, status', [(signal.SIG_DFL, 129),
+                                             (signal.SIG_IGN, 0)])
+def test_the_terminal_goes_away(handler, status, tmp_path):
+    before = signal.signal(signal.SIGHUP, handler)
+    try:
+        running = start(*QUICK, '--steps', 400, '--run_dir', 'run', cwd=tmp_path,
+                        stdout=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for('step 50 of', running.stderr)
+    for _ in range(2):  # from the system, and from the shell
+        running.send_signal(signal.SIGHUP)
+        time.sleep(0.01)
+    running.communicate(timeout=60)
+    assert running.returncode == status
+    assert (status == 0) == (tmp_path / 'run' / 'result.json').exists()
+    assert checkpoint_steps(str(tmp_path / 'run'))[0] > 50
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):

@@ -3,19 +3,21 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import torture
-from conftest import QUICK, ROOT, SMALL, call, run, send, start
+from conftest import QUICK, ROOT, SMALL, call, run, send, start, wait_for
 
 import data
 import model
 import train_lstm_mnist
-from training import device, memory, mnist_files
+from training import device, evaluation, memory, mnist_files, workers
 from training.errors import UserError
 from training.run_directory import checkpoint_steps
 
@@ -328,25 +330,85 @@ def closed_pipe():
     (lambda: os.open('/dev/full', os.O_WRONLY), 'No space left on device')])
 def test_stdout_that_takes_nothing(stdout, why, tmp_path):
     stdout = stdout()
-    running = start('--dataset', 'digits', *SMALL, cwd=tmp_path, stdout=stdout)
+    running = start('--dataset', 'digits', *SMALL, '--steps', 5, '--run_dir',
+                    'run', cwd=tmp_path, stdout=stdout)
     os.close(stdout)
     _, stderr = running.communicate(timeout=60)
     assert running.returncode == 1
     assert stderr.splitlines()[-1] == (
-        'error: cannot read or write stdout (%s): mend that and run again'
-        % why)
+        'error: cannot write stdout (%s): what came after is lost' % why)
     assert 'Traceback' not in stderr and 'Exception' not in stderr
+    assert (tmp_path / 'run' / 'result.json').exists()
 
 
-def test_what_was_trained_is_saved_before_stdout_fails(tmp_path):
-    running = start(*QUICK, '--steps', 400, '--run_dir', 'run', cwd=tmp_path,
-                    stdout=subprocess.PIPE)
-    assert running.stdout.readline() == '(1257, 784)\n'
-    running.stdout.close()  # as `| head -1` does
-    stderr = running.stderr.read()
-    assert running.wait() == 1
-    assert stderr.splitlines()[-1].startswith('error: cannot read or write ')
-    assert checkpoint_steps(str(tmp_path / 'run')) == [200]
+def test_no_step_is_lost_when_nobody_reads(tmp_path):
+    """As with `2>&1 | tee log`, where Ctrl-C ends tee as well."""
+    running = start(*QUICK, '--steps', 10 ** 6, '--log_every', 1, '--save_every',
+                    10 ** 5, '--run_dir', 'run', cwd=tmp_path,
+                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    wait_for('step 20 of', running.stdout)
+    running.stdout.close()
+    time.sleep(0.5)
+    running.send_signal(signal.SIGINT)
+    assert running.wait(60) == 130
+    step, = checkpoint_steps(str(tmp_path / 'run'))
+    assert step > 20
+
+
+def test_stdout_and_stderr_that_are_closed(tmp_path):
+    script = ['sh', '-c', 'exec "$@" >&- 2>&-', 'sh', sys.executable,
+              os.path.join(ROOT, SCRIPT), '--dataset', 'digits',
+              *map(str, SMALL), '--dynamic_rnn', '--steps', '5', '--run_dir', 'run']
+    assert subprocess.run(script, cwd=str(tmp_path), timeout=60).returncode == 0
+    # No file of the run took what went to them.
+    for path in (tmp_path / 'run').glob('**/*'):
+        assert path.is_dir() or b'cuInit' not in path.read_bytes()
+    assert (tmp_path / 'run' / 'result.json').exists()
+
+
+def test_a_test_that_does_not_fit_is_taken_in_parts(tmp_path, monkeypatch):
+    """With a session that stands in for little memory."""
+    def result(name):
+        done = call(SCRIPT, '--dataset', 'digits', *SMALL, '--dynamic_rnn', '--steps',
+                    60, '--seed', 1, '--run_dir', tmp_path / name)
+        assert done.returncode == 0
+        found = json.loads((tmp_path / name / 'result.json').read_text())
+        return done, found['test_accuracy'], found['validation_accuracy']
+
+    usual, *accuracies = result('usual')
+    run = tf.Session.run
+
+    def little(self, fetches, feed_dict=None, **kwargs):
+        if any(len(fed) > 16 for fed in (feed_dict or {}).values()
+               if np.ndim(fed) == 2 and len(fed[0]) == 784):
+            raise tf.errors.ResourceExhaustedError(None, None, 'OOM')
+        return run(self, fetches, feed_dict, **kwargs)
+
+    monkeypatch.setattr(tf.Session, 'run', little)
+    done, *same = result('little')
+    assert same == pytest.approx(accuracies, abs=1e-6)
+    note = ('note: there is no memory for all test images at once; they are tested '
+            'in parts')
+    assert note in done.stderr.splitlines()
+    assert note not in usual.stderr
+
+
+def test_stopped_during_the_test(tmp_path, monkeypatch):
+    """As with several workers, which agree with a step, and there is none now."""
+    def evaluate(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.5)
+        return 0.5, 0.1
+
+    monkeypatch.setattr(evaluation, 'evaluate', evaluate)
+    monkeypatch.setattr(workers.Alone, 'agree_to_stop',
+                        lambda self, stopped, stops: any(stops))
+    done = call(SCRIPT, '--dataset', 'digits', *SMALL, '--dynamic_rnn', '--steps', 5,
+                '--run_dir', 'run', cwd=tmp_path)
+    assert done.returncode == 143
+    assert done.stderr.splitlines()[-2] == (
+        'stopped after step 5; to go on from there:')
+    assert not (tmp_path / 'run' / 'result.json').exists()
 
 
 def accuracy_of(run_dir, *args):

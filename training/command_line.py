@@ -8,6 +8,7 @@ from training import datasets
 from training.errors import UserError
 from training.mnist_files import MIRRORS
 from training.run_directory import read_json
+from training.workers import launched
 
 # What a run that goes on may be given anew; its other flags made it what it is.
 RESUME_FLAGS = ('steps', 'data_dir', 'mirror', 'device', 'log_every',
@@ -174,9 +175,9 @@ class Parser(argparse.ArgumentParser):
 
     def _check(self, flags):
         """Looks at what no kind of flag can see by itself."""
-        if 'HOROVOD_RANK' in os.environ and not flags.horovod:
-            self.error('horovodrun began this: add --horovod, or each of its '
-                       'workers trains a network of its own')
+        if launched() > 1 and not flags.horovod:
+            self.error('%d workers were begun: add --horovod, or each of them trains '
+                       'a network of its own' % launched())
         num_train = datasets.num_train(flags.dataset, flags.data_dir)
         if flags.batch_size > num_train:
             self.error('argument --batch_size: must be from 1 to %d, the size '

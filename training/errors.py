@@ -1,7 +1,8 @@
 """What a user can repair, and how a script says it."""
 import functools
-import os
 import sys
+
+from training import output
 
 
 class UserError(Exception):
@@ -28,27 +29,32 @@ def reports_errors(main):
     """
     @functools.wraps(main)
     def reporting(argv=None):
-        # Python 3.7 would hold back what goes to a file or a pipe.
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(line_buffering=True)
-        try:
-            return main(argv) or 0
-        except UserError as error:
-            print('error: %s' % error, file=sys.stderr)
-            return 1
-        except Stopped as stopped:
-            print(stopped, file=sys.stderr)
-            return stopped.status
-        except KeyboardInterrupt:
-            print('stopped', file=sys.stderr)
-            return 130
-        except OSError as error:
-            # As a rule stdout: a pipe that nothing reads any more, a full
-            # disk. Python flushes it once more as it exits, which would fail
-            # again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            print('error: cannot read or write %s (%s): mend that and run again'
-                  % (error.filename or 'stdout', error.strerror),
-                  file=sys.stderr)
-            return 1
+        with output.guarded() as stdout:
+            status = _status(main, argv)
+            stdout.flush()
+            if stdout.error and not status:
+                print('error: cannot write stdout (%s): what came after is lost'
+                      % stdout.error.strerror, file=sys.stderr)
+                return 1
+        return status
     return reporting
+
+
+def _status(main, argv):
+    """Returns the exit status, once what went wrong was told."""
+    try:
+        return main(argv) or 0
+    except UserError as error:
+        print('error: %s' % error, file=sys.stderr)
+        return 1
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.status
+    except KeyboardInterrupt:
+        print('stopped', file=sys.stderr)
+        return 130
+    except OSError as error:
+        print('error: cannot read or write %s (%s): mend that and run again'
+              % (error.filename or 'a file', error.strerror or error),
+              file=sys.stderr)
+        return 1

@@ -4,8 +4,6 @@ import numpy as np
 from training import figures, summaries
 from training.progress import Progress
 
-VALIDATION_PART = 500  # images at a time, which stay in the processor's cache
-
 
 class Notes(object):
     """Notes loss, accuracy and speed of a training, in a with statement.
@@ -71,27 +69,10 @@ class Notes(object):
             'steps_per_second': rate})
         self._progress.log(step, rate, loss, accuracy)
 
-    def validate(self, step, sess, m, validation, weights):
-        """Notes and returns the accuracy on the validation images, a float.
-
-        Args:
-            step: int.
-            sess: `tf.Session`.
-            m: `Model`.
-            validation: a `DataSet`.
-            weights: a feed_dict, see `MovingAverages.feed`.
-        """
-        results = []
-        for start in range(0, validation.num_examples, VALIDATION_PART):
-            images, labels = (part[start:start + VALIDATION_PART] for part in
-                              (validation.images, validation.labels))
-            results.append(sess.run((m.accuracy, m.cross_entropy), feed_dict={
-                m.images: images, m.y: labels, m.keep_prob: 1.0,
-                m.batch_size: len(images), **weights}))
-        accuracy, loss = np.mean(results, axis=0)
+    def validate(self, step, accuracy, loss):
+        """Notes accuracy and loss on the validation images, floats."""
         self._summaries.add(step, {'accuracy/validation': accuracy,
                                    'loss/validation': loss})
-        return accuracy
 
     def test(self, step, accuracy):
         """Notes the accuracy on the test images."""

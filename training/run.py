@@ -15,6 +15,7 @@ from training import (
     datasets,
     device,
     divergence,
+    evaluation,
     memory,
     run_directory,
     saved_model,
@@ -194,7 +195,7 @@ class Run(object):
             sys.exit(self._stopped_status() if self._is_stopping() else 0)
         if self._checkpoints.step != self._step:
             self._checkpoints.save(self._step)
-        self._check_stop()
+        self._stop_if(self._is_stopping())
 
     def _begin(self, sess, mnist):
         """Restores the run, and writes down what it is."""
@@ -274,9 +275,21 @@ class Run(object):
         """Returns a feed_dict: {}, or with --ema_decay the averaged weights."""
         return self._averages.feed(self._sess)
 
+    def test_in_parts(self):
+        """Returns the accuracy on the test images, where all at once don't fit."""
+        print('note: there is no memory for all test images at once; they are '
+              'tested in parts', file=sys.stderr)
+        accuracy, _ = self._evaluate(self._mnist.test)
+        return accuracy
+
+    def _evaluate(self, of):
+        return evaluation.evaluate(self._sess, self._m, of.images, of.labels,
+                                   self.averages(), self._flags.batch_size)
+
     def _validate(self):
-        return self._notes.validate(self._step, self._sess, self._m,
-                                    self._mnist.validation, self.averages())
+        accuracy, loss = self._evaluate(self._mnist.validation)
+        self._notes.validate(self._step, accuracy, loss)
+        return accuracy
 
     def finish(self, test_accuracy, build_export):
         """Writes what a run that is done holds.
@@ -291,7 +304,7 @@ class Run(object):
         """
         flags = self._flags
         validation_accuracy = self._validate()
-        self._check_stop()
+        self._stop_if(self._signals.arrived())  # worker 0 is alone by now
         self._notes.test(self._step, test_accuracy)
         if self._device.unused:
             print('note: ' + self._device.unused, file=sys.stderr)
@@ -328,9 +341,9 @@ class Run(object):
         number = self._signals.number
         return 1 if number is None else 128 + number  # 1: another worker's
 
-    def _check_stop(self):
-        """Raises `Stopped` if the user wants that."""
-        if not self._is_stopping():
+    def _stop_if(self, wanted):
+        """Raises `Stopped`, if that is wanted."""
+        if not wanted:
             return
         command = self._workers.command([sys.executable, sys.argv[0],
                                          '--resume', self._directory.path])

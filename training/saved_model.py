@@ -4,11 +4,12 @@ Its signature serving_default takes images, float32 [n, 784] in [0, 1], and
 gives probabilities, float32 [n, 10], and classes, int64 [n]; the signature rows
 gives probabilities [n, 28, 10], those after each row.
 """
+import contextlib
 import os
 
 import tensorflow as tf
 
-from training import averages
+from training import averages, device
 from training.errors import UserError
 from training.files import SHA256SUMS, sha256sums, sync, write_whole
 from training.run_directory import read_json
@@ -72,8 +73,8 @@ def load(run_dir):
         probabilities after each row, float32 [n, 28, 10].
 
     Raises:
-        UserError: there is no such run, it is not done, or its saved_model is
-            damaged.
+        UserError: there is no such run, it is not done, its saved_model is
+            damaged, or there is no memory for it; so does the function.
     """
     path = os.path.join(run_dir, 'saved_model')
     if not os.path.isdir(run_dir):
@@ -86,12 +87,13 @@ def load(run_dir):
             % (run_dir, run_dir))
     config = tf.ConfigProto()
     config.gpu_options.allow_growth = True
-    sess = tf.Session(graph=tf.Graph(), config=config)
+    with _explained(), device.one_card():
+        sess = tf.Session(graph=tf.Graph(), config=config)
     try:
         with open(os.path.join(path, SHA256SUMS)) as f:
             if f.read() != sha256sums(path):
                 raise ValueError('its files are not those of its SHA256SUMS')
-        with sess.graph.as_default():
+        with _explained(), sess.graph.as_default():
             signature = tf.saved_model.load(
                 sess, [tf.saved_model.SERVING], path).signature_def['rows']
     except (tf.errors.OpError, OSError, RuntimeError, KeyError,
@@ -101,7 +103,23 @@ def load(run_dir):
                         % (path, str(error).splitlines()[0], run_dir))
     images = signature.inputs['images'].name
     rows = signature.outputs['probabilities'].name
-    return lambda fed: sess.run(rows, {images: fed})
+
+    def network(fed):
+        with _explained():
+            return sess.run(rows, {images: fed})
+    return network
+
+
+@contextlib.contextmanager
+def _explained():
+    """Makes a `UserError` of what TensorFlow says of memory or of a card."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError('out of memory (%s): end what else uses it'
+                        % str(error).splitlines()[0])
+    except tf.errors.OpError as error:
+        raise device.explain(error) or error
 
 
 def steps_behind(run_dir):

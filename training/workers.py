@@ -5,7 +5,9 @@ same methods, so that no one else asks how many there are. What a user sees and
 keeps is made by worker 0, whose rank is 0.
 """
 import contextlib
+import os
 
+from training.errors import UserError
 from training.packages import import_tensorflow
 
 
@@ -95,6 +97,15 @@ class Alone(object):
 ALONE = Alone()
 
 
+def launched():
+    """Returns how many processes a launcher says that it began; 1 without one.
+
+    horovodrun says it, and those of MPI do: Open MPI's mpirun, MPICH's, srun.
+    """
+    return max(int(os.environ.get(name, 1)) for name in (
+        'HOROVOD_SIZE', 'OMPI_COMM_WORLD_SIZE', 'PMI_SIZE'))
+
+
 def join(horovod):
     """Joins the workers that horovodrun began, if horovod says so.
 
@@ -105,11 +116,18 @@ def join(horovod):
         A `HorovodWorkers` where there are several, else an `Alone`.
 
     Raises:
-        UserError: TensorFlow or Horovod is not installed.
+        UserError: TensorFlow or Horovod is not installed, or Horovod was not
+            built for what began the workers.
     """
     if not horovod:
         return ALONE
     import_tensorflow()
     from training.horovod_workers import HorovodWorkers
     workers = HorovodWorkers()
-    return workers if workers.size > 1 else ALONE
+    if workers.size > 1:
+        return workers
+    if launched() > 1:
+        raise UserError(
+            '%d workers were begun, and Horovod knows of one, as it is built without '
+            'MPI: begin them with horovodrun' % launched())
+    return ALONE
