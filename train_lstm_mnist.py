@@ -55,7 +55,7 @@ def train(flags, workers=ALONE):
         Stopped: the user stopped it.
     """
     # TensorFlow takes a second: a mistyped flag was answered before that.
-    packages.require('tqdm', 'matplotlib')
+    packages.require('tqdm', 'matplotlib', 'filelock')
     import tensorflow as tf
 
     import data

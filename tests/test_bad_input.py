@@ -390,18 +390,24 @@ case('a run directory where nothing may be made', ON_DATA
      'error: cannot make the folder locked/run (Permission denied): name '
      'another with --run_dir')
 case('a run directory that may not be written', ON_DATA + '--run_dir locked',
-     None, 'error: cannot write locked/config.json (Permission denied): mend '
+     None, 'error: cannot write locked/.lock (Permission denied): mend '
      'that, or name another folder')
 case('a run directory without space', ON_DATA + '--run_dir full/run', None,
      'error: cannot write full/run/config.json (No space left on device): mend '
      'that, or name another folder')
 IN_USE = ('error: %s is in use by a training that is running: wait for it, or '
           'stop it')
+USED = []
+
+
+def in_use(path):
+    USED.append(RunDirectory(str(path)))
+
+
 case('a run directory in use', ON_DATA + '--run_dir new', do(
-    lambda path: (path.mkdir(), RunDirectory(str(path))), 'new'),
+    lambda path: (path.mkdir(), in_use(path)), 'new'),
     IN_USE % 'new')
-case('--resume: in use', RESUME, do(
-    lambda path: RunDirectory(str(path)), 'run'), IN_USE % 'run')
+case('--resume: in use', RESUME, do(in_use, 'run'), IN_USE % 'run')
 
 DAMAGED_CONFIG = ('error: run/config.json is damaged (%s): put back a whole one, '
                   'or begin a new run without --resume')

@@ -1,4 +1,5 @@
 import os
+import socket
 
 import pytest
 import tensorflow as tf
@@ -41,7 +42,7 @@ def saves(tmp_path):
 
 def test_the_last_three_checkpoints_are_kept(saves):
     sess, checkpoints, run_dir, W = saves
-    assert sorted(path.name for path in run_dir.iterdir()) == ['checkpoint'] + [
+    assert sorted(path.name for path in run_dir.iterdir()) == ['.lock', 'checkpoint'] + [
         'model.ckpt-%d.%s' % (step, part) for step in (2, 3, 4)
         for part in ('data-00000-of-00001', 'index')]
     state = tf.train.get_checkpoint_state(str(run_dir))
@@ -64,9 +65,14 @@ def test_a_checkpoint_is_on_the_disk_before_it_counts(saves, monkeypatch):
     look('fsync', lambda descriptor: os.readlink('/proc/self/fd/%d'
                                                  % descriptor))
     look('replace', lambda source, target: target)
-    (run_dir / 'saving').mkdir()  # left by a process that died
-    (run_dir / 'saving' / 'model.ckpt-3.index').write_text('half of it')
+    # Left by a process that died here, and one that saves on another machine.
+    left = run_dir / ('saving-%s-0' % socket.gethostname())
+    others = run_dir / 'saving-elsewhere-0'
+    for folder in (left, others):
+        folder.mkdir()
+        (folder / 'model.ckpt-3.index').write_text('half of it')
     checkpoints.save(5)
+    assert others.exists() and not left.exists()
     data_file, index = ('model.ckpt-5.' + part for part in
                         ('data-00000-of-00001', 'index'))
     assert done[:5] == [('fsync', data_file), ('replace', data_file),
@@ -112,7 +118,7 @@ def test_a_save_that_fails_leaves_what_was_there(times, saves, monkeypatch,
         with pytest.raises(UserError) as error:
             checkpoints.save(5)
         assert 'No space left on device' in str(error.value)
-    assert not (run_dir / 'saving').exists()
+    assert not list(run_dir.glob('saving-*'))
     assert checkpoints.restore(9) == (
         4 if times < 2 else 5)
     assert 'damaged' not in capsys.readouterr().err

@@ -59,7 +59,7 @@ def test_transcript_and_run_directory_on_mnist(mnist_dir, tmp_path):
         r'run directory: (runs/\d{8}-\d{6})', told)[1]
     assert sorted(re.sub('tfevents.*', 'tfevents', f.name)
                   for f in run_dir.iterdir()) == [
-        'checkpoint', 'config.json', 'curves.png', 'events.out.tfevents',
+        '.lock', 'checkpoint', 'config.json', 'curves.png', 'events.out.tfevents',
         'model.ckpt-1000.data-00000-of-00001', 'model.ckpt-1000.index',
         'model.ckpt-600.data-00000-of-00001', 'model.ckpt-600.index',
         'model.ckpt-900.data-00000-of-00001', 'model.ckpt-900.index',
@@ -187,7 +187,7 @@ def test_flags_reach_the_training(tmp_path):
     assert (slot != without_dropout).any()
 
 
-@pytest.mark.parametrize('package', ['tqdm', 'matplotlib'])
+@pytest.mark.parametrize('package', ['tqdm', 'matplotlib', 'filelock'])
 def test_a_package_is_missing(package, tmp_path, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: (
@@ -364,6 +364,32 @@ def test_stdout_and_stderr_that_are_closed(tmp_path):
     for path in (tmp_path / 'run').glob('**/*'):
         assert path.is_dir() or b'cuInit' not in path.read_bytes()
     assert (tmp_path / 'run' / 'result.json').exists()
+
+
+ELSEWHERE = """
+import os, signal, sys
+sys.modules['fcntl'] = None
+del os.sched_getaffinity, os.set_blocking, signal.SIGHUP
+import %s as script
+sys.exit(script.main(sys.argv[1:]))
+"""
+
+
+def test_where_there_is_no_posix(tmp_path):
+    """With what Windows and macOS have not taken away."""
+    def elsewhere(script, *args):
+        done = subprocess.run(
+            [sys.executable, '-c', ELSEWHERE % script, *map(str, args)],
+            cwd=str(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            universal_newlines=True, env=dict(os.environ, PYTHONPATH=ROOT))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert '--layer_num' in elsewhere('train_lstm_mnist', '--help')
+    assert 'test accuracy' in elsewhere(
+        'train_lstm_mnist', '--dataset', 'digits', *SMALL, '--dynamic_rnn', '--steps',
+        5, '--run_dir', 'run')
+    assert 'test image 0: ' in elsewhere('predict', 'run', '--test', 0)
 
 
 def test_a_test_that_does_not_fit_is_taken_in_parts(tmp_path, monkeypatch):

@@ -42,7 +42,7 @@ def share_cores(config, dynamic_rnn=False, workers=ALONE):
         dynamic_rnn: bool, as for `model.build`; one product runs at a time.
         workers: those that train together; each takes its share of the cores.
     """
-    cores = max(1, workers.share_of_cores(len(os.sched_getaffinity(0))))
+    cores = max(1, workers.share_of_cores(_cores()))
     threads = min(cores, MOST_THREADS)
     config.inter_op_parallelism_threads = threads
     config.intra_op_parallelism_threads = (
@@ -77,6 +77,13 @@ def choose(config, device):
                         'docs/gpu.md, or use --device auto' % why)
     print('training on the CPU, ' + why, file=sys.stderr)
     return Device('CPU', unused)
+
+
+def _cores():
+    """Returns how many cores this process may use."""
+    if hasattr(os, 'sched_getaffinity'):  # on Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 @contextlib.contextmanager

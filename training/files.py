@@ -40,6 +40,8 @@ def write_whole(path, body, advice='mend that, or name another folder'):
 
 def sync(path):
     """Has the system write a file or a folder out, against a power cut."""
+    if os.name != 'posix':
+        return  # Windows opens no folder, and writes out no file that is only read
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,7 @@
 """The C library's memory, which each step would ask the system for."""
 import contextlib
 import ctypes
+import os
 
 
 @contextlib.contextmanager
@@ -12,7 +13,7 @@ def kept():
     numbers, defaults and limits are glibc's (mallopt(3) and its malloc.c);
     another C library is left as it is.
     """
-    libc = ctypes.CDLL(None)
+    libc = ctypes.CDLL(None) if os.name == 'posix' else None
     if not hasattr(libc, 'mallopt'):
         yield
         return

@@ -6,8 +6,8 @@ from training.errors import UserError
 
 # What the advice says to install. requirements.txt and requirements/tests.in
 # pin the same versions.
-VERSIONS = {'matplotlib': '3.5.3', 'Pillow': '9.5.0', 'scikit-learn': '1.0.2',
-            'tqdm': '4.67.1'}
+VERSIONS = {'filelock': '3.12.2', 'matplotlib': '3.5.3', 'Pillow': '9.5.0',
+            'scikit-learn': '1.0.2', 'tqdm': '4.67.1'}
 
 
 def require(*names):

@@ -1,15 +1,20 @@
 """The folder of a run: locked by one training, and written file by file."""
 import contextlib
-import fcntl
+import glob
 import itertools
 import json
 import os
 import re
 import shutil
+import socket
 import time
+
+import filelock
 
 from training.errors import UserError
 from training.files import write_whole
+
+LOCK = '.lock'
 
 
 class RunDirectory(object):
@@ -26,20 +31,24 @@ class RunDirectory(object):
             path: str, a folder that is there.
 
         Raises:
-            UserError: a running training has it.
+            UserError: a running training has it, or it can't be locked.
         """
         self.path = path
-        self._lock = os.open(path, os.O_RDONLY)
+        # A file, as network file systems lock no folder.
+        self._lock = filelock.FileLock(self.file(LOCK))
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.unlock()
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
             raise UserError('%s is in use by a training that is running: wait '
                             'for it, or stop it' % path)
+        except (OSError, NotImplementedError) as error:
+            raise UserError('cannot write %s (%s): mend that, or name another folder'
+                            % (self.file(LOCK),
+                               getattr(error, 'strerror', None) or error))
 
     def unlock(self):
         """Leaves the folder to other trainings."""
-        os.close(self._lock)
+        self._lock.release()
 
     def file(self, name):
         """Returns the path of a file in the folder."""
@@ -85,10 +94,13 @@ class RunDirectory(object):
         Raises:
             UserError: the system says no.
         """
-        folder = self.file('saving')
+        # Named so that where a file system locks for one machine only, the
+        # folder of another machine's process is left alone.
+        here = self.file('saving-' + socket.gethostname())
+        folder = '%s-%d' % (here, os.getpid())
         with self.writing(name, *errors):
-            if os.path.exists(folder):  # left by a process that died
-                shutil.rmtree(folder)
+            for left in glob.glob(glob.escape(here) + '-*'):  # by one that died
+                shutil.rmtree(left)
             os.mkdir(folder)
             try:
                 yield folder
@@ -112,11 +124,9 @@ def create(path=None):
     try:
         if path is not None:
             os.makedirs(path, exist_ok=True)
+            _check_empty(path)
             directory = RunDirectory(path)
-            if os.listdir(path):
-                directory.unlock()
-                raise UserError('the folder %s is not empty: name a new one '
-                                'with --run_dir' % path)
+            _check_empty(path)
             return directory
         now = time.strftime('runs/%Y%m%d-%H%M%S')
         for again in itertools.count(1):
@@ -129,6 +139,12 @@ def create(path=None):
     except OSError as error:
         raise UserError('cannot make the folder %s (%s): name another with '
                         '--run_dir' % (path, error.strerror))
+
+
+def _check_empty(path):
+    if set(os.listdir(path)) - {LOCK}:
+        raise UserError('the folder %s is not empty: name a new one with --run_dir'
+                        % path)
 
 
 def checkpoint_steps(path):

@@ -5,7 +5,6 @@ import signal
 import sys
 import threading
 
-
 STOPS = [signal.SIGINT, signal.SIGTERM]
 # The last, which Windows has not, comes when the terminal goes away.
 NUMBERS = STOPS + ([signal.SIGHUP] if hasattr(signal, 'SIGHUP') else [])
