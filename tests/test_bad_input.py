@@ -592,6 +592,8 @@ def test_bad_input(name, begun, tmp_path, request):
     (folder / 'locked').chmod(0o755)
     assert done.returncode == status
     said = re.sub(r'(stored|bytes) \d+', r'\1 #', done.stderr).splitlines()
+    while USED:
+        USED.pop().unlock()
     assert tuple(said[-len(lines):]) == lines
     assert len(done.error_lines) == (status != 2) * len(lines)
     assert 'test accuracy' not in done.stdout

@@ -42,9 +42,10 @@ def saves(tmp_path):
 
 def test_the_last_three_checkpoints_are_kept(saves):
     sess, checkpoints, run_dir, W = saves
-    assert sorted(path.name for path in run_dir.iterdir()) == ['.lock', 'checkpoint'] + [
-        'model.ckpt-%d.%s' % (step, part) for step in (2, 3, 4)
-        for part in ('data-00000-of-00001', 'index')]
+    names = ['model.ckpt-%d.%s' % (step, part) for step in (2, 3, 4)
+             for part in ('data-00000-of-00001', 'index')]
+    assert sorted(path.name for path in run_dir.iterdir()) == [
+        '.lock', 'checkpoint', *names]
     state = tf.train.get_checkpoint_state(str(run_dir))
     assert state.model_checkpoint_path == str(run_dir / 'model.ckpt-4')
     assert list(state.all_model_checkpoint_paths) == [

@@ -13,6 +13,7 @@ import tensorflow as tf
 from conftest import SMALL, full_disk, run
 
 from training import summaries
+from training.run_directory import RunDirectory
 
 SCRIPT = 'train_lstm_mnist.py'
 
@@ -110,3 +111,12 @@ def test_a_disk_that_is_full_of_notes(tmp_path):
     assert re.fullmatch(
         r'error: cannot write (disk/run/events\.out\.tfevents\.\S+) \(\1; No '
         r'space left on device\): mend that and begin a new run', line)
+
+
+def test_two_sessions_in_one_second_have_two_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, 'time', lambda: 1e9)
+    directory = RunDirectory(str(tmp_path))
+    for step in (1, 2):
+        summaries.SummaryWriter(directory, step).add(step, {'a': float(step)})
+    assert summaries.read(str(tmp_path)) == {'a': {1: 1.0, 2: 2.0}}
+    directory.unlock()

@@ -1,7 +1,8 @@
 """Files that are written whole or not at all, and their checksums."""
+import glob
 import hashlib
 import os
-import uuid
+import socket
 
 from training.errors import UserError
 
@@ -20,11 +21,13 @@ def write_whole(path, body, advice='mend that, or name another folder'):
     Raises:
         UserError: the system says no.
     """
-    temporary = '%s.%s.part' % (path, uuid.uuid4().hex)
+    here = '%s.%s-' % (path, socket.gethostname())
+    temporary = '%s%d.part' % (here, os.getpid())
     try:
         os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+        _remove_left(here)
         try:
-            with open(temporary, 'xb') as f:
+            with open(temporary, 'wb') as f:
                 f.write(body)
                 f.flush()
                 os.fsync(f.fileno())
@@ -36,6 +39,26 @@ def write_whole(path, body, advice='mend that, or name another folder'):
     except OSError as error:
         raise UserError('cannot write %s (%s): %s'
                         % (path, error.strerror, advice))
+
+
+def _remove_left(here):
+    """Removes what processes of this machine that were killed have left."""
+    for left in glob.glob(glob.escape(here) + '*.part'):
+        pid = left[len(here):-len('.part')]
+        if pid.isdigit() and not _is_running(int(pid)):
+            os.remove(left)
+
+
+def _is_running(pid):
+    if os.name != 'posix':
+        return True  # there, the same call would end it
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def sync(path):

@@ -1,4 +1,5 @@
 """What TensorBoard shows of a run: written, and read back."""
+import itertools
 import os
 import socket
 import time
@@ -26,8 +27,12 @@ class SummaryWriter(object):
             UserError: as for `add`.
         """
         self._directory = directory
-        self._name = 'events.out.tfevents.%d.%s.%d' % (
-            time.time(), socket.gethostname(), os.getpid())
+        names = ('events.out.tfevents.%d.%s.%d' % (
+            second, socket.gethostname(), os.getpid())
+            for second in itertools.count(int(time.time())))
+        # The session before may have begun in this second, and in this process.
+        self._name = next(name for name in names
+                          if not os.path.exists(directory.file(name)))
         with self._writing():
             self._writer = tf.io.TFRecordWriter(directory.file(self._name))
         self._write(file_version='brain.Event:2')
