@@ -38,7 +38,8 @@ def parse_flags(argv=None):
     parser.add_argument(
         '--dynamic_rnn', action='store_true',
         help='unroll with tf.nn.dynamic_rnn, not by hand (default: by hand)')
-    parser.add_quick(steps=900, lr=8e-3, lr_schedule='linear', keep_prob=0.8)
+    parser.add_quick(lr=0.01, lr_schedule='linear', keep_prob=0.9, hidden_size=128,
+                     steps=1500)
     parser.add_run_flags()
     return parser.parse(sys.argv[1:] if argv is None else argv)
 

@@ -68,11 +68,14 @@ def test_the_terminal_goes_away(handler, status, tmp_path):
                         stdout=subprocess.PIPE)
     finally:
         signal.signal(signal.SIGHUP, before)
-    wait_for('step 50 of', running.stderr)
-    for _ in range(2):  # from the system, and from the shell
-        running.send_signal(signal.SIGHUP)
-        time.sleep(0.01)
-    running.communicate(timeout=60)
+    try:
+        wait_for('step 50 of', running.stderr)
+        for _ in range(2):  # from the system, and from the shell
+            running.send_signal(signal.SIGHUP)
+            time.sleep(0.01)
+        running.communicate(timeout=60)
+    finally:
+        running.kill()
     assert running.returncode == status
     assert (status == 0) == (tmp_path / 'run' / 'result.json').exists()
     assert checkpoint_steps(str(tmp_path / 'run'))[0] > 50

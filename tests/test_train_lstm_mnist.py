@@ -145,8 +145,9 @@ def test_quick_has_other_defaults():
     usual = vars(train_lstm_mnist.parse_flags(['--steps', '7']))
     assert {name: value for name, value in quick.items()
             if value != usual[name]} == {
-        'quick': True, 'lr': 0.008, 'lr_schedule': 'linear', 'keep_prob': 0.8}
-    assert train_lstm_mnist.parse_flags(['--quick']).steps == 900
+        'quick': True, 'lr': 0.01, 'lr_schedule': 'linear', 'keep_prob': 0.9,
+        'hidden_size': 128}
+    assert train_lstm_mnist.parse_flags(['--quick']).steps == 1500
 
 
 @pytest.mark.parametrize('layer_num, dynamic_rnn',
@@ -346,11 +347,14 @@ def test_no_step_is_lost_when_nobody_reads(tmp_path):
     running = start(*QUICK, '--steps', 10 ** 6, '--log_every', 1, '--save_every',
                     10 ** 5, '--run_dir', 'run', cwd=tmp_path,
                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    wait_for('step 20 of', running.stdout)
-    running.stdout.close()
-    time.sleep(0.5)
-    running.send_signal(signal.SIGINT)
-    assert running.wait(60) == 130
+    try:
+        wait_for('step 20 of', running.stdout)
+        running.stdout.close()
+        time.sleep(0.5)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(60) == 130
+    finally:
+        running.kill()
     step, = checkpoint_steps(str(tmp_path / 'run'))
     assert step > 20
 
