@@ -28,8 +28,8 @@ def parse_flags(argv=None):
     parser.flag('--layer_num', 2, 'LSTM layers', type=whole(1, 64))
     parser.flag('--steps', 2000, 'training steps', type=whole(1))
     # What it does not have.
-    parser.flag('--lr_schedule', 'constant', 'linear has the learning rate go up '
-                'to --lr in a tenth of the steps, and then down to 0',
+    parser.flag('--lr_schedule', 'constant', 'linear has the learning rate rise '
+                'for a tenth of the steps, and fall from there to 0',
                 choices=('constant', 'linear'))
     parser.flag('--ema_decay', 0.0, 'test and keep a moving average of the '
                 'weights, of which a step leaves this share as it was; 0 is '

@@ -51,6 +51,9 @@ LINKS = {'10': {'libcufft.so.10.0': 'libcudart.so.10.0',
                 'libcusolver.so.10.0': 'libcudart.so.10.0'}}
 LINKS['12'] = dict(LINKS['10'], **{'libcublas.so.10.0': 'libcublas.so.12'})
 
+# Held by the process that changes TensorFlow's folder.
+LOCK = '.cuda.lock'
+
 # What TensorFlow asks the loader for.
 NAMES = ('libcudart.so.10.0', 'libcublas.so.10.0', 'libcufft.so.10.0',
          'libcurand.so.10.0', 'libcusolver.so.10.0', 'libcusparse.so.10.0',
@@ -232,17 +235,21 @@ def main():
 @contextlib.contextmanager
 def locked(folder):
     """Waits until no other process of this program changes a folder."""
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
+        lock = open(os.path.join(folder, LOCK), 'a')
+    except OSError as error:
+        raise CudaError('cannot write into %s (%s): mend that and run again'
+                        % (folder, error.strerror))
+    with lock:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print('Waiting for another process that changes %s.' % folder,
                   file=sys.stderr)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:  # a file system that has no locks
+            pass
         yield
-    finally:
-        os.close(descriptor)
 
 
 def run(flags):

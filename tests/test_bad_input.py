@@ -395,8 +395,8 @@ case('a run directory that may not be written', ON_DATA + '--run_dir locked',
 case('a run directory without space', ON_DATA + '--run_dir full/run', None,
      'error: cannot write full/run/config.json (No space left on device): mend '
      'that, or name another folder')
-IN_USE = ('error: %s is in use by a training that is running: wait for it, or '
-          'stop it')
+IN_USE = ('error: %s is in use by a training that is running, or its file system has '
+          'no locks: wait for it, stop it, or name another folder')
 USED = []
 
 

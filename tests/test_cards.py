@@ -118,7 +118,9 @@ def test_libraries_are_looked_for_beside_tensorflow_first(tmp_path):
 def test_cards_are_counted(tmp_path, monkeypatch):
     for card in ('0000:00:04.0', '0000:00:05.0', '0000:00:06.0'):
         (tmp_path / card).mkdir()
-    assert cards.count_shown(str(tmp_path)) == 1  # the tests show -1
+    for visible, count in (('-1', 0), ('', 0), ('3', 1), ('0,2', 2), ('0,-1,2', 1)):
+        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
+        assert cards.count_shown(str(tmp_path)) == count
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES')
     assert cards.count_shown(str(tmp_path)) == 3
     assert cards.count_shown(str(tmp_path / 'none')) == 0

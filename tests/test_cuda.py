@@ -72,7 +72,7 @@ def environment(tmp_path, monkeypatch):
 
 
 def contents(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir() if path.name != cuda.LOCK)
 
 
 def test_libraries_are_put_beside_tensorflows_and_taken_out(environment):

@@ -11,13 +11,13 @@ from training.files import write_whole
 def test_what_killed_processes_left_is_removed(tmp_path):
     dead = subprocess.Popen(['true'])
     dead.wait()
-    name = 'a.%s-%%d.part' % socket.gethostname()
+    name = 'a.%s-%%d-1f.part' % socket.gethostname()
     for pid in (dead.pid, os.getppid()):  # and one that still writes
         (tmp_path / (name % pid)).write_text('half of it')
-    (tmp_path / 'a.elsewhere-1.part').write_text('half of it')
+    (tmp_path / 'a.elsewhere-1-1f.part').write_text('half of it')
     write_whole(str(tmp_path / 'a'), b'all of it')
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        ['a', 'a.elsewhere-1.part', name % os.getppid()])
+        ['a', 'a.elsewhere-1-1f.part', name % os.getppid()])
     assert (tmp_path / 'a').read_bytes() == b'all of it'
 
 

@@ -81,8 +81,8 @@ def test_stdout_that_takes_nothing(digits_run):
         done = run(SCRIPT, digits_run, '--test', 0, stdout=full)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        'error: cannot write stdout (No space left on device): what came after is '
-        'lost')
+        'error: cannot write stdout (No space left on device), and what came after '
+        'is lost: mend that before the next run')
 
 
 def test_a_test_image_of_data_that_were_moved(digits_run, made_up_dir, tmp_path):

@@ -78,7 +78,7 @@ def test_the_terminal_goes_away(handler, status, tmp_path):
         running.kill()
     assert running.returncode == status
     assert (status == 0) == (tmp_path / 'run' / 'result.json').exists()
-    assert checkpoint_steps(str(tmp_path / 'run'))[0] > 50
+    assert checkpoint_steps(str(tmp_path / 'run'))[0] >= 50
 
 
 def test_a_second_ctrl_c_stops_at_once(tmp_path):

@@ -337,7 +337,8 @@ def test_stdout_that_takes_nothing(stdout, why, tmp_path):
     _, stderr = running.communicate(timeout=60)
     assert running.returncode == 1
     assert stderr.splitlines()[-1] == (
-        'error: cannot write stdout (%s): what came after is lost' % why)
+        'error: cannot write stdout (%s), and what came after is lost: mend that '
+        'before the next run' % why)
     assert 'Traceback' not in stderr and 'Exception' not in stderr
     assert (tmp_path / 'run' / 'result.json').exists()
 
@@ -350,7 +351,11 @@ def test_no_step_is_lost_when_nobody_reads(tmp_path):
     try:
         wait_for('step 20 of', running.stdout)
         running.stdout.close()
-        time.sleep(0.5)
+        events, = tmp_path.glob('run/events*')
+        size = events.stat().st_size
+        while events.stat().st_size < size + 1000:  # it notes its steps
+            assert running.poll() is None
+            time.sleep(0.05)
         running.send_signal(signal.SIGINT)
         assert running.wait(60) == 130
     finally:
@@ -370,6 +375,12 @@ def test_stdout_and_stderr_that_are_closed(tmp_path):
     assert (tmp_path / 'run' / 'result.json').exists()
 
 
+def test_help_needs_no_package(tmp_path):
+    for package in ('filelock', 'tensorflow', 'matplotlib', 'tqdm', 'numpy'):
+        (tmp_path / (package + '.py')).write_text('raise ImportError')
+    assert run(SCRIPT, '--help', PYTHONPATH=str(tmp_path)).returncode == 0
+
+
 ELSEWHERE = """
 import os, signal, sys
 sys.modules['fcntl'] = None
@@ -380,7 +391,7 @@ sys.exit(script.main(sys.argv[1:]))
 
 
 def test_where_there_is_no_posix(tmp_path):
-    """With what Windows and macOS have not taken away."""
+    """Without what Windows or macOS lacks."""
     def elsewhere(script, *args):
         done = subprocess.run(
             [sys.executable, '-c', ELSEWHERE % script, *map(str, args)],

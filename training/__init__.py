@@ -5,6 +5,7 @@ Nothing here imports them; where a module needs `model.build_export`, it is
 handed over. A module holds one concept:
 
     errors            what a user can repair, and how a script says it
+    output            stdout and stderr, of which a reader may go away
     packages          the packages that a script needs, and their versions
     command_line      kinds of flags, the flags of a run, and --resume
     files             files written whole or not at all, and their checksums
@@ -16,11 +17,13 @@ handed over. A module holds one concept:
     device            where the graph runs, and the session's config for it
     memory            the C library's, kept from one step for the next
     gradients         a cell's gradients, computed in less time
+    schedule          the learning rate over the steps
     divergence        a training that comes apart, noticed
     averages          moving averages of the weights
+    evaluation        accuracy and loss on many images
     workers           the processes that train together; here, one alone
     horovod_workers   several of them, by Horovod
-    signals           Ctrl-C and SIGTERM
+    signals           Ctrl-C, SIGTERM and SIGHUP
     run_directory     the folder of a run: locked, and written file by file
     checkpoints       a run's checkpoints, saved and restored
     saved_model       the trained network, exported and loaded

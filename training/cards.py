@@ -4,6 +4,7 @@
 """
 import collections
 import ctypes
+import itertools
 import os
 import re
 import sys
@@ -116,7 +117,9 @@ def count_shown(gpus='/proc/driver/nvidia/gpus'):
     """
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
     if visible is not None:
-        return len(visible.split(','))
+        # CUDA looks no further than an entry that is no card.
+        return len(list(itertools.takewhile(
+            lambda card: card and card[0] != '-', visible.split(','))))
     return len(os.listdir(gpus)) if os.path.isdir(gpus) else 0
 
 

@@ -33,8 +33,9 @@ def reports_errors(main):
             status = _status(main, argv)
             stdout.flush()
             if stdout.error and not status:
-                print('error: cannot write stdout (%s): what came after is lost'
-                      % stdout.error.strerror, file=sys.stderr)
+                print('error: cannot write stdout (%s), and what came after is lost: '
+                      'mend that before the next run' % stdout.error.strerror,
+                      file=sys.stderr)
                 return 1
         return status
     return reporting

@@ -1,8 +1,10 @@
 """Files that are written whole or not at all, and their checksums."""
+import contextlib
 import glob
 import hashlib
 import os
 import socket
+import uuid
 
 from training.errors import UserError
 
@@ -22,12 +24,12 @@ def write_whole(path, body, advice='mend that, or name another folder'):
         UserError: the system says no.
     """
     here = '%s.%s-' % (path, socket.gethostname())
-    temporary = '%s%d.part' % (here, os.getpid())
+    temporary = '%s%d-%s.part' % (here, os.getpid(), uuid.uuid4().hex)
     try:
         os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
         _remove_left(here)
         try:
-            with open(temporary, 'wb') as f:
+            with open(temporary, 'xb') as f:
                 f.write(body)
                 f.flush()
                 os.fsync(f.fileno())
@@ -44,9 +46,10 @@ def write_whole(path, body, advice='mend that, or name another folder'):
 def _remove_left(here):
     """Removes what processes of this machine that were killed have left."""
     for left in glob.glob(glob.escape(here) + '*.part'):
-        pid = left[len(here):-len('.part')]
+        pid, _, _ = left[len(here):].partition('-')
         if pid.isdigit() and not _is_running(int(pid)):
-            os.remove(left)
+            with contextlib.suppress(OSError):  # another removes it, or may
+                os.remove(left)
 
 
 def _is_running(pid):

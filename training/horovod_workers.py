@@ -84,7 +84,8 @@ class HorovodWorkers(Alone):
         watch = threading.Timer(WAIT_SECONDS, give_up)
         watch.daemon = True
         config = tf.ConfigProto(device_count={'GPU': 0})
-        device.share_cores(config, workers=self)  # the first session: see there
+        # The first session: see there. The flags are not known yet.
+        device.share_cores(config, '--dynamic_rnn' in sys.argv, self)
         try:
             if not self.is_rank0:
                 watch.start()

@@ -1,6 +1,5 @@
 """The folder of a run: locked by one training, and written file by file."""
 import contextlib
-import glob
 import itertools
 import json
 import os
@@ -8,8 +7,6 @@ import re
 import shutil
 import socket
 import time
-
-import filelock
 
 from training.errors import UserError
 from training.files import write_whole
@@ -33,14 +30,16 @@ class RunDirectory(object):
         Raises:
             UserError: a running training has it, or it can't be locked.
         """
+        import filelock  # here, so that --help and its absence can be told
         self.path = path
         # A file, as network file systems lock no folder.
         self._lock = filelock.FileLock(self.file(LOCK))
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise UserError('%s is in use by a training that is running: wait '
-                            'for it, or stop it' % path)
+            raise UserError(
+                '%s is in use by a training that is running, or its file system has '
+                'no locks: wait for it, stop it, or name another folder' % path)
         except (OSError, NotImplementedError) as error:
             raise UserError('cannot write %s (%s): mend that, or name another folder'
                             % (self.file(LOCK),
@@ -56,8 +55,11 @@ class RunDirectory(object):
 
     def advice(self):
         """Returns what to do when something in the folder was not written."""
-        return ('mend that and go on with --resume ' + self.path
-                if checkpoint_steps(self.path)
+        try:
+            steps = checkpoint_steps(self.path)
+        except OSError:  # the folder itself is gone
+            steps = []
+        return ('mend that and go on with --resume ' + self.path if steps
                 else 'mend that and begin a new run')
 
     def write(self, name, body, advice=None):
@@ -96,11 +98,12 @@ class RunDirectory(object):
         """
         # Named so that where a file system locks for one machine only, the
         # folder of another machine's process is left alone.
-        here = self.file('saving-' + socket.gethostname())
-        folder = '%s-%d' % (here, os.getpid())
+        here = 'saving-%s-' % socket.gethostname()
+        folder = self.file('%s%d' % (here, os.getpid()))
         with self.writing(name, *errors):
-            for left in glob.glob(glob.escape(here) + '-*'):  # by one that died
-                shutil.rmtree(left)
+            for left in os.listdir(self.path):  # by one that died
+                if re.fullmatch(re.escape(here) + r'\d+', left):
+                    shutil.rmtree(self.file(left))
             os.mkdir(folder)
             try:
                 yield folder

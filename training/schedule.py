@@ -8,10 +8,10 @@ def learning_rate(lr, schedule, steps):
     """Returns what `model.build` takes for its learning rate.
 
     Args:
-        lr: float, the rate, or the highest of the schedule.
-        schedule: 'constant', or 'linear', which goes up to lr in a tenth of
-            the steps and falls all the while, to 0 after the last: step s of N
-            has lr * (1 - (s - 1) / N) * min(1, s / (N / 10)).
+        lr: float, above 0.
+        schedule: 'constant', or 'linear': step s of N then has lr times
+            1 - (s - 1) / N, which falls from 1 to 0, and times
+            min(1, s / max(1, N / 10)), which rises in the first tenth.
         steps: int, N.
 
     Returns:

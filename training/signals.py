@@ -14,7 +14,7 @@ class StopSignals(object):
     """Notes Ctrl-C (SIGINT), SIGTERM and SIGHUP, in a with statement.
 
     A second Ctrl-C or SIGTERM ends the process at once, with 128 + its number.
-    A SIGHUP often comes twice, and not to what `nohup` began.
+    SIGHUP often comes twice, so a second one is ignored; under `nohup`, each is.
 
     Attributes:
         number: int, the signal's; None while there was none.

@@ -100,7 +100,7 @@ ALONE = Alone()
 def launched():
     """Returns how many processes a launcher says that it began; 1 without one.
 
-    horovodrun says it, and those of MPI do: Open MPI's mpirun, MPICH's, srun.
+    horovodrun says it, and so do the launchers of Open MPI and of MPICH.
     """
     return max(int(os.environ.get(name, 1)) for name in (
         'HOROVOD_SIZE', 'OMPI_COMM_WORLD_SIZE', 'PMI_SIZE'))
