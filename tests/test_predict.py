@@ -120,7 +120,12 @@ def test_a_package_is_missing(package, what, digits_run, digits, tmp_path):
     (tf.Session, '__init__'), (tf.saved_model, 'load'), (tf.Session, 'run')])
 def test_it_fails_to_run(of, name, error, line, digits_run, monkeypatch, tmp_path):
     """And what is no damage is not called so."""
+    function = getattr(of, name)
+
     def fail(*args, **kwargs):
+        # Loading runs the session, too.
+        if name == 'run' and not isinstance(list(args[2].values())[0], list):
+            return function(*args, **kwargs)
         raise error
 
     monkeypatch.setattr(of, name, fail)

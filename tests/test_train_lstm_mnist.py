@@ -364,8 +364,8 @@ def test_no_step_is_lost_when_nobody_reads(tmp_path):
     assert step > 20
 
 
-def test_stdout_and_stderr_that_are_closed(tmp_path):
-    script = ['sh', '-c', 'exec "$@" >&- 2>&-', 'sh', sys.executable,
+def test_stdin_stdout_and_stderr_that_are_closed(tmp_path):
+    script = ['sh', '-c', 'exec "$@" <&- >&- 2>&-', 'sh', sys.executable,
               os.path.join(ROOT, SCRIPT), '--dataset', 'digits',
               *map(str, SMALL), '--dynamic_rnn', '--steps', '5', '--run_dir', 'run']
     assert subprocess.run(script, cwd=str(tmp_path), timeout=60).returncode == 0
