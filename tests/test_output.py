@@ -1,8 +1,9 @@
-"""stdout and stderr that are closed; what else there is, the scripts' tests show."""
+"""stdout and stderr that are closed, or lack letters; the scripts' tests show more."""
 import os
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT
 
 CODE = """
@@ -20,3 +21,14 @@ def test_no_file_takes_the_place_of_what_is_closed(tmp_path):
         cwd=str(tmp_path), env=dict(os.environ, PYTHONPATH=ROOT))
     assert done.returncode == 0
     assert int((tmp_path / 'told').read_text()) > 2
+
+
+@pytest.mark.parametrize('encoding, told', [
+    ('ascii', b'\\u6570\n'), ('latin-1', b'\\u6570\n'),
+    ('utf-8', '\u6570\n'.encode()), ('ascii:replace', b'?\n')])
+def test_a_name_that_the_locale_has_no_letters_for(encoding, told):
+    code = 'from training import output\nwith output.guarded(): print("\\u6570")'
+    done = subprocess.run(
+        [sys.executable, '-c', code], stdout=subprocess.PIPE,
+        env=dict(os.environ, PYTHONPATH=ROOT, PYTHONIOENCODING=encoding))
+    assert (done.returncode, done.stdout) == (0, told)

@@ -21,8 +21,10 @@ class Output(object):
         """
         self._stream = stream
         self.error = None
-        # Python 3.7 would hold back what goes to a file or a pipe.
-        stream.reconfigure(line_buffering=True)
+        # Python 3.7 would hold back what goes to a file or a pipe. A name in
+        # Chinese has no letters in ASCII or Latin-1: it is then told as \u6570.
+        stream.reconfigure(line_buffering=True, errors=(
+            'backslashreplace' if stream.errors == 'strict' else stream.errors))
 
     def write(self, text):
         """Writes it, or lets it go; returns its length."""
