@@ -113,10 +113,13 @@ def test_a_disk_that_is_full_of_notes(tmp_path):
         r'space left on device\): mend that and begin a new run', line)
 
 
-def test_two_sessions_in_one_second_have_two_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(time, 'time', lambda: 1e9)
+@pytest.mark.parametrize('clock', [2e9, 2e9 - 3600])
+def test_sessions_of_one_second_and_of_a_clock_set_back(clock, tmp_path,
+                                                        monkeypatch):
+    """TensorBoard reads the files in the order of their names."""
     directory = RunDirectory(str(tmp_path))
-    for step in (1, 2):
+    for step, now in ((1, 2e9), (2, clock), (3, clock)):
+        monkeypatch.setattr(time, 'time', lambda now=now: now)
         summaries.SummaryWriter(directory, step).add(step, {'a': float(step)})
-    assert summaries.read(str(tmp_path)) == {'a': {1: 1.0, 2: 2.0}}
+    assert summaries.read(str(tmp_path)) == {'a': {1: 1.0, 2: 2.0, 3: 3.0}}
     directory.unlock()

@@ -1,6 +1,6 @@
 """What TensorBoard shows of a run: written, and read back."""
-import itertools
 import os
+import re
 import socket
 import time
 
@@ -27,12 +27,14 @@ class SummaryWriter(object):
             UserError: as for `add`.
         """
         self._directory = directory
-        names = ('events.out.tfevents.%d.%s.%d' % (
+        # TensorBoard reads the files in the order of their names: this one comes
+        # last, even in the same second or with a clock that was set back.
+        before = [re.match(r'events\.out\.tfevents\.(\d+)\.', name)
+                  for name in os.listdir(directory.path)]
+        second = max([int(time.time())]
+                     + [int(match[1]) + 1 for match in before if match])
+        self._name = 'events.out.tfevents.%d.%s.%d' % (
             second, socket.gethostname(), os.getpid())
-            for second in itertools.count(int(time.time())))
-        # The session before may have begun in this second, and in this process.
-        self._name = next(name for name in names
-                          if not os.path.exists(directory.file(name)))
         with self._writing():
             self._writer = tf.io.TFRecordWriter(directory.file(self._name))
         self._write(file_version='brain.Event:2')
