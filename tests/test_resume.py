@@ -81,6 +81,24 @@ def test_the_terminal_goes_away(handler, status, tmp_path):
     assert checkpoint_steps(str(tmp_path / 'run'))[0] >= 50
 
 
+def test_the_folder_vanishes(tmp_path):
+    running = start(*QUICK, '--steps', 10 ** 6, '--save_every', 10,
+                    '--run_dir', 'run', cwd=tmp_path, stdout=subprocess.DEVNULL)
+    try:
+        wait_for('step 50 of', running.stderr)
+        # Where nothing is written while it goes.
+        (tmp_path / 'run').rename(tmp_path / 'gone')
+        _, stderr = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == 1
+    assert re.fullmatch(
+        r'error: cannot write run/model\.ckpt-\d+ \(.+\): mend that and begin a '
+        'new run', stderr.splitlines()[-1])
+    assert 'Traceback' not in stderr
+    assert checkpoint_steps(str(tmp_path / 'gone'))[0] >= 40
+
+
 def test_a_second_ctrl_c_stops_at_once(tmp_path):
     # Steps of several seconds.
     running = start('--dataset', 'digits', '--batch_size', 1257, '--log_every',
