@@ -30,9 +30,11 @@ def parse_flags(argv=None):
     parser.add_argument('--data_dir', type=command_line.folder,
                         help="where --test finds MNIST's four files (default: "
                         'where the training found them)')
-    parser.add_argument('--rows', metavar='OUT.png', type=command_line.png,
+    parser.add_argument('--rows', metavar='OUT.png|OUT.gif',
+                        type=command_line.picture,
                         help='draw the one image and, beside each of its rows, '
-                        'what the network takes it for when it has read so far')
+                        'what the network takes it for when it has read so far; '
+                        'OUT.gif shows it row by row')
     flags = parser.parse_intermixed_args(argv)
     if (flags.test is None) == (not flags.files):
         parser.error('name either FILEs or --test N')
@@ -111,7 +113,9 @@ def main(argv=None):
               % (name, digit, rows[-1, digit], known))
         if flags.rows:
             from training import figures  # which needs matplotlib
-            write_whole(flags.rows, figures.draw_rows(image, rows))
+            draw = (figures.film_rows if flags.rows.lower().endswith('.gif')
+                    else figures.draw_rows)
+            write_whole(flags.rows, draw(image, rows))
     return status
 
 

@@ -278,7 +278,7 @@ for flags, why in {
         'run --rows o.png a.png b.png':
             'argument --rows: draws one image, and there are 2',
         'run a.png --rows o.pdf':
-            "argument --rows: must end in .png, not 'o.pdf'",
+            "argument --rows: must end in .png or .gif, not 'o.pdf'",
         'run --test x': "argument --test: invalid int value: 'x'",
         "'' a.png":
             'argument RUN_DIR: must be the name of a folder'}.items():

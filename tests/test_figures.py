@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -42,3 +44,26 @@ def test_rows(digits, drawn):
     assert [axes.lines[0].get_ydata()[0] for axes in (left, right)] == [13.5] * 2
     assert drawn[0]._suptitle.get_text() == (
         '7 with probability 0.5500, the most likely from row 14 on')
+
+
+def test_the_film_of_the_rows():
+    rows = np.full([28, 10], 0.05)
+    rows[np.arange(28), [1] * 14 + [7] * 14] = 0.55
+    film = figures.film_rows(np.ones(784), rows)
+    assert len(film) < 500000
+    with Image.open(io.BytesIO(film)) as gif:
+        assert (gif.format, gif.size, gif.n_frames) == ('GIF', (640, 320), 28)
+        shown, seconds = [], 0
+        for frame in range(28):
+            gif.seek(frame)
+            seconds += gif.info['duration'] / 1000
+            pixels = np.asarray(gif.convert('RGB')).astype(int)
+            # Ink that was read is black; the highest bar is blue.
+            black = (pixels[:, 20:220].sum(2) < 60).sum()
+            blue = np.flatnonzero(((pixels[:, :, 2] - pixels[:, :, 0]) > 90).any(0))
+            shown.append((black, blue.mean()))
+    black, blue = np.array(shown).T
+    assert (np.diff(black) > 0).all() and seconds == pytest.approx(3.39)
+    assert np.ptp(blue[:14]) == np.ptp(blue[14:]) == 0
+    # From class 1 to class 7, of ten classes side by side.
+    assert 150 < blue[14] - blue[0] < 260

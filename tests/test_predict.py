@@ -9,7 +9,7 @@ import tensorflow as tf
 from conftest import ROOT, call, pixels, run
 from PIL import Image
 
-from training import mnist_files, saved_model
+from training import figures, mnist_files, saved_model
 
 SCRIPT = 'predict.py'
 
@@ -54,6 +54,9 @@ def test_a_test_image_and_its_rows(digits_run, digits, tmp_path):
     assert '%.4f' % rows[-1].max() == probability
     with Image.open(str(tmp_path / 'rows.png')) as image:
         assert image.format == 'PNG' and image.size == (900, 600)
+    call(SCRIPT, digits_run, '--test', 4, '--rows', 'rows.GIF', cwd=tmp_path)
+    assert (tmp_path / 'rows.GIF').read_bytes() == figures.film_rows(
+        digits.images[4], rows)
 
 
 def damaged(name, change):

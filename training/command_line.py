@@ -80,10 +80,10 @@ def mirror_url(text):
     return text
 
 
-def png(text):
-    """The name of a PNG file."""
-    if not text.lower().endswith('.png'):
-        raise argparse.ArgumentTypeError('must end in .png, not %r' % text)
+def picture(text):
+    """The name of a PNG or GIF file."""
+    if not text.lower().endswith(('.png', '.gif')):
+        raise argparse.ArgumentTypeError('must end in .png or .gif, not %r' % text)
     return text
 
 
