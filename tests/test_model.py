@@ -1,10 +1,12 @@
 """The graph, most of it the one that `build` makes with no arguments."""
 import collections
+import os
+import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import feed, gradients_of, initialized
+from conftest import ROOT, feed, gradients_of, initialized
 
 import model
 
@@ -318,3 +320,14 @@ def test_export_is_the_trained_network_after_each_row(built, sess, dynamic_rnn,
         scores = np.exp(output @ W + bias)
         np.testing.assert_allclose(
             rows[:, row], scores / scores.sum(1, keepdims=True), rtol=1e-4)
+
+
+def test_the_code_that_is_explained_is_that_of_model_py():
+    def read(*path):
+        with open(os.path.join(ROOT, *path)) as f:
+            return f.read()
+
+    shown = re.findall(r'```python\n(.*?)```', read('docs', 'how-it-works.md'), re.S)
+    assert len(shown) == 6
+    for code in shown:
+        assert code in read('model.py')
