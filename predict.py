@@ -31,16 +31,21 @@ def parse_flags(argv=None):
                         help="where --test finds MNIST's four files (default: "
                         'where the training found them)')
     parser.add_argument('--rows', metavar='OUT.png|OUT.gif',
-                        type=command_line.picture,
+                        type=command_line.picture('.png', '.gif'),
                         help='draw the one image and, beside each of its rows, '
                         'what the network takes it for when it has read so far; '
                         'OUT.gif shows it row by row')
+    parser.add_argument('--cells', metavar='OUT.png',
+                        type=command_line.picture('.png'),
+                        help='draw what the gates and the states of each layer do '
+                        'with each row of the one image')
     flags = parser.parse_intermixed_args(argv)
     if (flags.test is None) == (not flags.files):
         parser.error('name either FILEs or --test N')
-    if flags.rows and len(flags.files) > 1:
-        parser.error('argument --rows: draws one image, and there are %d'
-                     % len(flags.files))
+    for name in ('rows', 'cells'):
+        if getattr(flags, name) and len(flags.files) > 1:
+            parser.error('argument --%s: draws one image, and there are %d'
+                         % (name, len(flags.files)))
     return flags
 
 
@@ -94,7 +99,7 @@ def main(argv=None):
     flags = parse_flags(argv)
     packages.import_tensorflow()
     from training import saved_model
-    network = saved_model.load(flags.run_dir)
+    network = saved_model.Network(flags.run_dir)
     steps, are_all = saved_model.steps_behind(flags.run_dir)
     if not are_all:
         print('warning: the run in %s is not done: this is its network after '
@@ -116,6 +121,10 @@ def main(argv=None):
             draw = (figures.film_rows if flags.rows.lower().endswith('.gif')
                     else figures.draw_rows)
             write_whole(flags.rows, draw(image, rows))
+        if flags.cells:
+            from training import cells, figures
+            layers = cells.follow(network.weights(), image)
+            write_whole(flags.cells, figures.draw_cells(image, layers))
     return status
 
 

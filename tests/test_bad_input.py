@@ -279,6 +279,10 @@ for flags, why in {
             'argument --rows: draws one image, and there are 2',
         'run a.png --rows o.pdf':
             "argument --rows: must end in .png or .gif, not 'o.pdf'",
+        'run a.png b.png --cells o.png':
+            'argument --cells: draws one image, and there are 2',
+        'run a.png --cells o.gif':
+            "argument --cells: must end in .png, not 'o.gif'",
         'run --test x': "argument --test: invalid int value: 'x'",
         "'' a.png":
             'argument RUN_DIR: must be the name of a folder'}.items():
@@ -544,6 +548,10 @@ case('predict.py: rows that may not be written', PREDICT
 case('predict.py: no space for rows', PREDICT + '--rows full/rows.png', None,
      'error: cannot write full/rows.png (No space left on device): mend that, '
      'or name another folder')
+case('predict.py: cells that may not be written', PREDICT
+     + '--cells locked/cells.png', None,
+     'error: cannot write locked/cells.png (Permission denied): mend that, or '
+     'name another folder')
 
 assert len(CASES) >= 60
 

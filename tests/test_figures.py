@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from training import figures, summaries
+from training import cells, figures, summaries
 
 
 @pytest.fixture
@@ -67,3 +67,28 @@ def test_the_film_of_the_rows():
     assert np.ptp(blue[:14]) == np.ptp(blue[14:]) == 0
     # From class 1 to class 7, of ten classes side by side.
     assert 150 < blue[14] - blue[0] < 260
+
+
+def test_cells(drawn):
+    random = np.random.RandomState(0)
+    layers = [cells.Layer(*scale * random.uniform(-1, 1, [6, 28, 16]))
+              for scale in (1, 3)]
+    png = figures.draw_cells(np.ones(784), layers)
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.format == 'PNG' and image.size == (1000, 700)
+    axes = drawn[0].axes
+    for layer, row in zip(layers, (axes[:7], axes[7:14])):
+        units = cells.most_telling(layer, 10)
+        np.testing.assert_array_equal(row[0].images[0].get_array(),
+                                      np.ones([28, 28]))
+        for name, place in zip('ijfoch', row[1:]):
+            shown, = place.images
+            np.testing.assert_array_equal(shown.get_array(),
+                                          getattr(layer, name)[:, units])
+            assert place.get_title().startswith(name + ': ')
+            assert [int(label.get_text())
+                    for label in place.get_xticklabels()] == units.tolist()
+            most = np.abs(layer.c[:, units]).max()
+            assert shown.get_clim() == {'c': (-most, most), 'j': (-1, 1),
+                                        'h': (-1, 1)}.get(name, (0, 1))
+        assert row[5].get_title() == 'c: kept, \u00b1%.1f' % most

@@ -9,7 +9,7 @@ import tensorflow as tf
 from conftest import ROOT, call, pixels, run
 from PIL import Image
 
-from training import figures, mnist_files, saved_model
+from training import cells, figures, mnist_files, saved_model
 
 SCRIPT = 'predict.py'
 
@@ -48,7 +48,7 @@ def test_a_test_image_and_its_rows(digits_run, digits, tmp_path):
         r'test image 4: (\d), probability (\d\.\d{4}), labelled (\d)\n',
         done.stdout).groups()
     assert int(label) == digits.labels[4].argmax()
-    rows, = saved_model.load(str(digits_run))(digits.images[4:5])
+    rows, = saved_model.Network(str(digits_run))(digits.images[4:5])
     assert rows.shape == (28, 10)
     assert rows[-1].argmax() == int(digit)
     assert '%.4f' % rows[-1].max() == probability
@@ -57,6 +57,16 @@ def test_a_test_image_and_its_rows(digits_run, digits, tmp_path):
     call(SCRIPT, digits_run, '--test', 4, '--rows', 'rows.GIF', cwd=tmp_path)
     assert (tmp_path / 'rows.GIF').read_bytes() == figures.film_rows(
         digits.images[4], rows)
+
+
+def test_the_cells_of_a_test_image(digits_run, digits, tmp_path):
+    done = call(SCRIPT, digits_run, '--test', 4, '--cells', 'cells.PNG',
+                cwd=tmp_path)
+    assert done.returncode == 0 and not done.error_lines
+    layers = cells.follow(saved_model.Network(str(digits_run)).weights(),
+                          digits.images[4])
+    assert (tmp_path / 'cells.PNG').read_bytes() == figures.draw_cells(
+        digits.images[4], layers)
 
 
 def damaged(name, change):

@@ -29,6 +29,7 @@ handed over. A module holds one concept:
     saved_model       the trained network, exported and loaded
     summaries         what TensorBoard shows
     progress          the bar, or the lines that stand for it
+    cells             what the cells of a trained network do, row by row
     figures           what matplotlib draws
     notes             what is noted of a training, on all three
     run               all of this around the steps of a training

@@ -80,11 +80,14 @@ def mirror_url(text):
     return text
 
 
-def picture(text):
-    """The name of a PNG or GIF file."""
-    if not text.lower().endswith(('.png', '.gif')):
-        raise argparse.ArgumentTypeError('must end in .png or .gif, not %r' % text)
-    return text
+def picture(*endings):
+    """Returns a kind of flag: the name of a file with one of the endings."""
+    def parse(text):
+        if not text.lower().endswith(endings):
+            raise argparse.ArgumentTypeError(
+                'must end in %s, not %r' % (' or '.join(endings), text))
+        return text
+    return parse
 
 
 class _WrongUsage(Exception):

@@ -3,7 +3,7 @@ import io
 
 import numpy as np
 
-from training import packages
+from training import cells, packages
 
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -125,6 +125,53 @@ def film_rows(image, probabilities):
     frames[0].save(gif, 'GIF', save_all=True, append_images=frames[1:], loop=0,
                    duration=[70] * 27 + [1500], optimize=True)
     return gif.getvalue()
+
+
+def draw_cells(image, layers):
+    """Draws what the most telling units of each layer do with a digit's rows.
+
+    Which units these are, `cells.most_telling` says.
+
+    Args:
+        image: float [784] in [0, 1].
+        layers: a list of `cells.Layer`.
+
+    Returns:
+        bytes, a PNG file, 1000 pixels wide and 100 + 300 a layer high.
+    """
+    figure = Figure(figsize=(10, 1 + 3 * len(layers)), dpi=100,
+                    constrained_layout=True)
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(layers), 7, sharey=True, squeeze=False)
+    for number, (layer, axes) in enumerate(zip(layers, grid), 1):
+        units = cells.most_telling(layer, 10)
+        axes[0].imshow(image.reshape(28, 28), cmap='gray_r', aspect='auto')
+        axes[0].set_title('what is read', fontsize=9)
+        axes[0].set_yticks(range(0, 28, 3))
+        axes[0].set_xticks([])
+        axes[0].set_ylabel('layer %d, row' % number)
+        # c has no bounds of its own.
+        most = np.abs(layer.c[:, units]).max()
+        for name, title, cmap, low, high, place in (
+                ('i', 'i: goes in', 'Blues', 0, 1, axes[1]),
+                ('j', 'j: is new', 'RdBu', -1, 1, axes[2]),
+                ('f', 'f: stays', 'Blues', 0, 1, axes[3]),
+                ('o', 'o: is shown', 'Blues', 0, 1, axes[4]),
+                ('c', 'c: kept, \u00b1%.1f' % most, 'RdBu', -most, most,
+                 axes[5]),
+                ('h', 'h: is put out', 'RdBu', -1, 1, axes[6])):
+            place.imshow(getattr(layer, name)[:, units], cmap=cmap, vmin=low,
+                         vmax=high, aspect='auto')
+            place.set_title(title, fontsize=9)
+            place.set_xticks(range(len(units)))
+            place.set_xticklabels(units, fontsize=7, rotation=90)
+        axes[1].set_xlabel('unit', fontsize=8)
+    for column, below, label in ((1, slice(0, 4), 'the gates i, f and o'),
+                                 (2, slice(4, 7), 'j and h; c, to its \u00b1')):
+        figure.colorbar(grid[0, column].images[0],
+                        ax=grid[:, below].ravel().tolist(), label=label,
+                        orientation='horizontal', shrink=0.6, aspect=30)
+    return _png(figure)
 
 
 def _png(figure):

@@ -62,52 +62,61 @@ def _build(sess, images, rows, path):
     builder.save()
 
 
-def load(run_dir):
-    """Loads the network of a run that is done.
+class Network(object):
+    """The network of a run that is done.
 
-    Args:
-        run_dir: str.
-
-    Returns:
-        A function from images, float32 [n, 784] in [0, 1], to the classes'
-        probabilities after each row, float32 [n, 28, 10].
-
-    Raises:
-        UserError: there is no such run, it is not done, its saved_model is
-            damaged, or there is no memory for it; so does the function.
+    Call it with images, float32 [n, 784] in [0, 1], for the classes'
+    probabilities after each row, float32 [n, 28, 10].
     """
-    path = os.path.join(run_dir, 'saved_model')
-    if not os.path.isdir(run_dir):
-        raise UserError('there is no folder %s: name the directory of a run '
-                        'that is done' % run_dir)
-    if not os.path.isdir(path):
-        raise UserError(
-            '%s has no saved_model: name the directory of a run that is done, '
-            'or go on with it: python train_lstm_mnist.py --resume %s'
-            % (run_dir, run_dir))
-    config = tf.ConfigProto()
-    config.gpu_options.allow_growth = True
-    with _explained(), device.one_card():
-        sess = tf.Session(graph=tf.Graph(), config=config)
-    try:
-        with open(os.path.join(path, SHA256SUMS)) as f:
-            if f.read() != sha256sums(path):
-                raise ValueError('its files are not those of its SHA256SUMS')
-        with _explained(), sess.graph.as_default():
-            signature = tf.saved_model.load(
-                sess, [tf.saved_model.SERVING], path).signature_def['rows']
-    except (tf.errors.OpError, OSError, RuntimeError, KeyError,
-            ValueError) as error:
-        raise UserError('%s is damaged (%s): delete it and run python '
-                        'train_lstm_mnist.py --resume %s'
-                        % (path, str(error).splitlines()[0], run_dir))
-    images = signature.inputs['images'].name
-    rows = signature.outputs['probabilities'].name
 
-    def network(fed):
+    def __init__(self, run_dir):
+        """Loads it.
+
+        Args:
+            run_dir: str.
+
+        Raises:
+            UserError: there is no such run, it is not done, its saved_model is
+                damaged, or there is no memory for it; so do the methods.
+        """
+        path = os.path.join(run_dir, 'saved_model')
+        if not os.path.isdir(run_dir):
+            raise UserError('there is no folder %s: name the directory of a run '
+                            'that is done' % run_dir)
+        if not os.path.isdir(path):
+            raise UserError(
+                '%s has no saved_model: name the directory of a run that is done, '
+                'or go on with it: python train_lstm_mnist.py --resume %s'
+                % (run_dir, run_dir))
+        config = tf.ConfigProto()
+        config.gpu_options.allow_growth = True
+        with _explained(), device.one_card():
+            self._sess = tf.Session(graph=tf.Graph(), config=config)
+        try:
+            with open(os.path.join(path, SHA256SUMS)) as f:
+                if f.read() != sha256sums(path):
+                    raise ValueError('its files are not those of its SHA256SUMS')
+            with _explained(), self._sess.graph.as_default():
+                signature = tf.saved_model.load(
+                    self._sess, [tf.saved_model.SERVING], path
+                ).signature_def['rows']
+        except (tf.errors.OpError, OSError, RuntimeError, KeyError,
+                ValueError) as error:
+            raise UserError('%s is damaged (%s): delete it and run python '
+                            'train_lstm_mnist.py --resume %s'
+                            % (path, str(error).splitlines()[0], run_dir))
+        self._images = signature.inputs['images'].name
+        self._rows = signature.outputs['probabilities'].name
+
+    def __call__(self, images):
         with _explained():
-            return sess.run(rows, {images: fed})
-    return network
+            return self._sess.run(self._rows, {self._images: images})
+
+    def weights(self):
+        """Returns {name: value} of the variables."""
+        with _explained(), self._sess.graph.as_default():
+            return self._sess.run({variable.op.name: variable
+                                   for variable in tf.trainable_variables()})
 
 
 @contextlib.contextmanager
