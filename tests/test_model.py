@@ -331,3 +331,26 @@ def test_the_code_that_is_explained_is_that_of_model_py():
     assert len(shown) == 6
     for code in shown:
         assert code in read('model.py')
+
+
+@pytest.mark.parametrize('edit, changed', [
+    ('return tf.transpose(X, [0, 2, 1])', lambda X: X.transpose(0, 2, 1)),
+    ('return tf.gather(X, [11 * row % 28 for row in range(28)], axis=1)',
+     lambda X: X[:, np.arange(28) * 11 % 28]),
+    ('return tf.pad(X[:, :14], [[0, 0], [0, 14], [0, 0]])',
+     lambda X: np.where(np.arange(28)[:, None] < 14, X, 0)),
+    ('return tf.pad(X[:, 14:], [[0, 0], [14, 0], [0, 0]])',
+     lambda X: np.where(np.arange(28)[:, None] < 14, 0, X))])
+def test_what_the_experiments_have_the_network_read(edit, changed, graph):
+    with open(os.path.join(ROOT, 'docs', 'how-it-works.md')) as f:
+        page = f.read()
+    old, new = re.search(r'```diff\n-(.*\n)\+(.*\n)\+.*\n```', page).groups()
+    with open(model.__file__) as f:
+        source = f.read()
+    assert page.count(edit) and source.count(old) == 1
+    changed_model = {'__name__': 'changed_model'}
+    exec(source.replace(old, '%s    %s\n' % (new, edit)), changed_model)
+    images = np.random.RandomState(0).rand(3, 784).astype(np.float32)
+    with tf.Session() as sess:
+        X = sess.run(changed_model['as_rows'](tf.constant(images)))
+    np.testing.assert_array_equal(X, changed(images.reshape(3, 28, 28)))
