@@ -116,7 +116,7 @@ def film_rows(image, probabilities):
             bar.set_height(probability)
             bar.set_color('tab:blue' if probability == classes.max()
                           else 'lightgray')
-        left.set_title('row %d of 28' % (row + 1))
+        left.set_title('rows 0 to %d' % row)
         right.set_title('so far: %d' % classes.argmax())
         canvas.draw()
         frames.append(Image.fromarray(
