@@ -5,6 +5,7 @@ One line an image goes to stdout: the file, the digit and its probability.
 import argparse
 import contextlib
 import io
+import os
 import sys
 
 import data
@@ -46,6 +47,11 @@ def parse_flags(argv=None):
         if getattr(flags, name) and len(flags.files) > 1:
             parser.error('argument --%s: draws one image, and there are %d'
                          % (name, len(flags.files)))
+    paths = [os.path.realpath(path)
+             for path in [flags.rows, flags.cells, *flags.files] if path]
+    if len(set(paths)) < len(paths) and (flags.rows or flags.cells):
+        parser.error('a drawing would replace the image or the other drawing: '
+                     'name another file')
     return flags
 
 
@@ -123,7 +129,7 @@ def main(argv=None):
             write_whole(flags.rows, draw(image, rows))
         if flags.cells:
             from training import cells, figures
-            layers = cells.follow(network.weights(), image)
+            layers = cells.follow(network.weights(), image, rows)
             write_whole(flags.cells, figures.draw_cells(image, layers))
     return status
 

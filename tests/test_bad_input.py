@@ -283,6 +283,12 @@ for flags, why in {
             'argument --cells: draws one image, and there are 2',
         'run a.png --cells o.gif':
             "argument --cells: must end in .png, not 'o.gif'",
+        'run a.png --rows ./a.png':
+            'a drawing would replace the image or the other drawing: name another '
+            'file',
+        'run a.png --rows o.png --cells o.png':
+            'a drawing would replace the image or the other drawing: name another '
+            'file',
         'run --test x': "argument --test: invalid int value: 'x'",
         "'' a.png":
             'argument RUN_DIR: must be the name of a folder'}.items():
@@ -510,6 +516,9 @@ case('predict.py: no run', PREDICT, do(remove, 'run'),
 case('predict.py: a run that is not done', PREDICT, do(remove, 'run/saved_model'),
      'error: run has no saved_model: name the directory of a run that is done, '
      'or go on with it: python train_lstm_mnist.py --resume run')
+case('predict.py: no run directory', PREDICT,
+     do(instead(lambda path: path.mkdir()), 'run'),
+     'error: run is not the directory of a run: name one of a run that is done')
 for name in ('saved_model.pb', 'variables/variables.index',
              'variables/variables.data-00000-of-00001', SHA256SUMS):
     for how, function, args in (('cut', change, [cut(0.9)]),

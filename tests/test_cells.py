@@ -9,10 +9,10 @@ def test_they_hold_what_the_network_answers_from(digits_run, digits):
     network = saved_model.Network(str(digits_run))
     weights = network.weights()
     for image, rows in zip(digits.images[:5], network(digits.images[:5])):
-        layers = cells.follow(weights, image)
+        layers = cells.follow(weights, image, rows)
         assert len(layers) == 2
         logits = layers[-1].h @ weights['W'] + weights['bias']
-        exp = np.exp(logits - logits.max(1, keepdims=True))
+        exp = np.exp(logits)
         np.testing.assert_allclose(exp / exp.sum(1, keepdims=True), rows,
                                    atol=1e-5)
         for layer in layers:
@@ -31,13 +31,14 @@ def test_they_hold_what_the_network_answers_from(digits_run, digits):
 def test_gates_before_training_and_very_far_off():
     name = 'RNN/multi_rnn_cell/cell_0/basic_lstm_cell/'
     zero = np.zeros([29, 4], np.float32)
+    head = {'W': np.zeros([1, 10]), 'bias': np.zeros(10)}
+    read = np.ones(784, np.float32), np.full([28, 10], 0.1)
     with np.errstate(all='raise'):
-        layer, = cells.follow({name + 'kernel': zero, name + 'bias': zero[0]},
-                              np.ones(784, np.float32))
+        layer, = cells.follow(
+            {name + 'kernel': zero, name + 'bias': zero[0], **head}, *read)
         far, = cells.follow({
-            name + 'kernel': zero,
-            name + 'bias': np.array([-1e4, 0, 1e4, 1e4], np.float32)},
-            np.ones(784, np.float32))
+            name + 'kernel': zero, **head,
+            name + 'bias': np.array([-1e4, 0, 1e4, 1e4], np.float32)}, *read)
     # forget_bias: sigmoid(1), where the other gates are half open.
     assert layer.f[0, 0] == pytest.approx(0.731059, abs=1e-6)
     assert layer.i[0, 0] == layer.o[0, 0] == 0.5
@@ -45,9 +46,17 @@ def test_gates_before_training_and_very_far_off():
 
 
 def test_other_cells():
-    with pytest.raises(UserError, match='other cells than BasicLSTMCell'):
+    with pytest.raises(UserError, match='this network is another'):
         cells.follow({'RNN/multi_rnn_cell/cell_0/gru_cell/gates/kernel': 0},
-                     np.zeros(784))
+                     np.zeros(784), np.full([28, 10], 0.1))
+
+
+def test_a_network_that_reads_columns(digits_run, digits):
+    network = saved_model.Network(str(digits_run))
+    image = digits.images[0]
+    rows, = network([image.reshape(28, 28).T.reshape(784)])
+    with pytest.raises(UserError, match='this network is another'):
+        cells.follow(network.weights(), image, rows)
 
 
 def test_the_most_telling_units():

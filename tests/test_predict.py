@@ -63,8 +63,9 @@ def test_the_cells_of_a_test_image(digits_run, digits, tmp_path):
     done = call(SCRIPT, digits_run, '--test', 4, '--cells', 'cells.PNG',
                 cwd=tmp_path)
     assert done.returncode == 0 and not done.error_lines
-    layers = cells.follow(saved_model.Network(str(digits_run)).weights(),
-                          digits.images[4])
+    network = saved_model.Network(str(digits_run))
+    layers = cells.follow(network.weights(), digits.images[4],
+                          network(digits.images[4:5])[0])
     assert (tmp_path / 'cells.PNG').read_bytes() == figures.draw_cells(
         digits.images[4], layers)
 

@@ -18,7 +18,7 @@ class Layer(collections.namedtuple('Layer', 'i j f o c h')):
     """
 
 
-def follow(weights, image):
+def follow(weights, image, rows):
     """Sends an image through the layers, as `tf.nn.rnn_cell.BasicLSTMCell` does.
 
     The equations are those of Zaremba et al. 2014, arXiv:1409.2329, with the 1
@@ -27,12 +27,14 @@ def follow(weights, image):
     Args:
         weights: {name of a variable: its value}, as `Network.weights` gives them.
         image: float32 [784] in [0, 1].
+        rows: float32 [28, 10], the network's probabilities after each row.
 
     Returns:
         A list of `Layer`, the one that reads the rows first.
 
     Raises:
-        UserError: the cells are others.
+        UserError: the network's answers come from something else, such as other
+            cells, or columns in place of rows.
     """
     name = 'RNN/multi_rnn_cell/cell_%d/basic_lstm_cell/'
     layers, read = [], image.reshape(28, 28)
@@ -40,10 +42,16 @@ def follow(weights, image):
         layers.append(_layer(read, weights[name % len(layers) + 'kernel'],
                              weights[name % len(layers) + 'bias']))
         read = layers[-1].h
-    if not layers:
-        raise UserError('the network has other cells than BasicLSTMCell, which '
-                        'are all that --cells can draw')
+    if not layers or not np.allclose(
+            _softmax(read @ weights['W'] + weights['bias']), rows, atol=1e-3):
+        raise UserError('--cells draws BasicLSTMCells that read an image row by '
+                        'row, and this network is another: draw it with --rows')
     return layers
+
+
+def _softmax(logits):
+    exp = np.exp(logits - logits.max(1, keepdims=True))
+    return exp / exp.sum(1, keepdims=True)
 
 
 def _layer(read, kernel, bias):

@@ -84,6 +84,9 @@ class Network(object):
             raise UserError('there is no folder %s: name the directory of a run '
                             'that is done' % run_dir)
         if not os.path.isdir(path):
+            if not os.path.exists(os.path.join(run_dir, 'config.json')):
+                raise UserError('%s is not the directory of a run: name one of a '
+                                'run that is done' % run_dir)
             raise UserError(
                 '%s has no saved_model: name the directory of a run that is done, '
                 'or go on with it: python train_lstm_mnist.py --resume %s'
