@@ -79,8 +79,8 @@ tensorboard: .venv/installed
 results: .venv/installed
 	@dir=runs/results-$$(date +%Y%m%d-%H%M%S); \
 	for seed in 1 2 3 4 5 6 7 8 9 10; do \
-	    $(python) train_lstm_mnist.py $(data_dir) $(mirror) --seed $$seed \
-	        --run_dir $$dir/seed-$$seed $(FLAGS) >&2 || exit; \
+	    $(python) train_lstm_mnist.py $(data_dir) $(mirror) $(FLAGS) --seed $$seed \
+	        --run_dir $$dir/seed-$$seed >&2 || exit; \
 	done; \
 	$(python) -m bench.results $$dir
 
