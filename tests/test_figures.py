@@ -69,6 +69,17 @@ def test_the_film_of_the_rows():
     assert 150 < blue[14] - blue[0] < 260
 
 
+def test_the_film_keeps_its_greys():
+    film = figures.film_rows(np.linspace(0, 1, 784), np.full([28, 10], 0.1))
+    with Image.open(io.BytesIO(film)) as gif:
+        for frame in range(28):
+            gif.seek(frame)
+            digit = np.asarray(gif.convert('RGB')).astype(int)[:, :240]
+            # Red is the line alone, which is at most 3 pixels thick.
+            reddish = digit[..., 0] - digit[..., 2] > 25
+            assert reddish.any(1).sum() <= 3
+
+
 def test_cells(drawn):
     random = np.random.RandomState(0)
     layers = [cells.Layer(*scale * random.uniform(-1, 1, [6, 28, 16]))

@@ -45,7 +45,7 @@ def follow(weights, image, rows):
     if not layers or not np.allclose(
             _softmax(read @ weights['W'] + weights['bias']), rows, atol=1e-3):
         raise UserError('--cells draws BasicLSTMCells that read an image row by '
-                        'row, and this network is another: draw it with --rows')
+                        'row, and this network is another: leave it out')
     return layers
 
 

@@ -120,7 +120,7 @@ def film_rows(image, probabilities):
         right.set_title('so far: %d' % classes.argmax())
         canvas.draw()
         frames.append(Image.fromarray(
-            np.asarray(canvas.buffer_rgba())[..., :3]).quantize(64))
+            np.asarray(canvas.buffer_rgba())[..., :3]).quantize(128))
     gif = io.BytesIO()
     frames[0].save(gif, 'GIF', save_all=True, append_images=frames[1:], loop=0,
                    duration=[70] * 27 + [1500], optimize=True)
