@@ -23,21 +23,21 @@ def work(name, size):
     The first answer, unasked, is the seconds of {'import', 'data', 'graph',
     'first step'}. All are JSON, a line each.
     """
-    phases, step, predict, kept = _prepare(name, size)
-    print(json.dumps(phases), flush=True)
-    for line in sys.stdin:
-        if line.strip() == 'predict':
-            kept.close()
-            answer = _weigh(predict)
-        elif line.strip() == 'kernels':
-            answer = kernels.count(kernels.trace(step))
-        else:
-            answer = [_seconds(step) for _ in range(int(line))]
-        print(json.dumps(answer), flush=True)
+    with contextlib.ExitStack() as kept:
+        phases, step, predict = _prepare(name, size, kept)
+        print(json.dumps(phases), flush=True)
+        for line in sys.stdin:
+            if line.strip() == 'predict':
+                answer = _weigh(predict)
+            elif line.strip() == 'kernels':
+                answer = kernels.count(kernels.trace(step))
+            else:
+                answer = [_seconds(step) for _ in range(int(line))]
+            print(json.dumps(answer), flush=True)
 
 
-def _prepare(name, size):
-    phases, kept = {}, contextlib.ExitStack()
+def _prepare(name, size, kept):
+    phases = {}
     started = time.perf_counter()
 
     def phase(what):
@@ -60,7 +60,7 @@ def _prepare(name, size):
     phase('graph')
     step()
     phase('first step')
-    return phases, step, predict, kept
+    return phases, step, predict
 
 
 def _read(name, data_dir):

@@ -1,4 +1,5 @@
 """The script as a whole: its transcript, its flags, its accuracy."""
+import contextlib
 import importlib.util
 import json
 import os
@@ -310,15 +311,25 @@ def test_a_card_that_is_not_used_is_told_beside_the_accuracy(tmp_path,
         'note: the card here was not used, since it is tired: make gpu')
 
 
-def test_training_keeps_its_memory(tmp_path, monkeypatch):
-    def seen():
-        raise UserError('seen')
+def test_a_run_keeps_its_memory_to_the_end(tmp_path, monkeypatch):
+    seen = []
 
-    monkeypatch.setattr(memory, 'kept', seen)
-    with pytest.raises(UserError, match='seen'):
-        train_lstm_mnist.train(train_lstm_mnist.parse_flags([
-            '--dataset', 'digits', '--hidden_size', '8', '--run_dir',
-            str(tmp_path / 'run'), '--dynamic_rnn']))
+    @contextlib.contextmanager
+    def kept():
+        seen.append('kept')
+        yield
+        seen.append('given back')
+
+    def evaluate(*args):
+        seen.append('validated')
+        return 0.5, 1.0
+
+    monkeypatch.setattr(memory, 'kept', kept)
+    monkeypatch.setattr(evaluation, 'evaluate', evaluate)
+    train_lstm_mnist.train(train_lstm_mnist.parse_flags([
+        '--dataset', 'digits', '--hidden_size', '8', '--steps', '1', '--run_dir',
+        str(tmp_path / 'run'), '--dynamic_rnn']))
+    assert seen == ['kept', 'validated', 'given back']
 
 
 def closed_pipe():

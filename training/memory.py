@@ -1,4 +1,4 @@
-"""The C library's memory, which each step would ask the system for."""
+"""The C library's memory, which each step would ask the system for anew."""
 import contextlib
 import ctypes
 import os
@@ -6,12 +6,12 @@ import os
 
 @contextlib.contextmanager
 def kept():
-    """Has the C library keep the memory of a training step for the next.
+    """Has the C library keep what one operation is done with for the next.
 
     It would give most of it back to the system, which then has to clear some
-    20 MB for every step. What is kept goes back in the end. The parameters'
-    numbers, defaults and limits are glibc's (mallopt(3) and its malloc.c);
-    another C library is left as it is.
+    20 MB for every step, and some GB for the test of 10,000 images. What is
+    kept goes back in the end. The parameters' numbers, defaults and limits are
+    glibc's (mallopt(3) and its malloc.c); another C library is left as it is.
     """
     libc = ctypes.CDLL(None) if os.name == 'posix' else None
     if not hasattr(libc, 'mallopt'):

@@ -178,8 +178,8 @@ class Run(object):
         flags = self._flags
         self._begin(sess, mnist)
         self._exits.enter_context(self._signals)
+        self._exits.enter_context(memory.kept())
         loop = self._exits.enter_context(contextlib.ExitStack())
-        loop.enter_context(memory.kept())
         if self._notes:
             loop.enter_context(self._notes)
         while self._step < flags.steps and not self._is_stopping():
