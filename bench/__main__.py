@@ -1,9 +1,9 @@
 """Times and weighs the training beside what one would pick instead of it.
 
 PARTs are step: a training step; size: its cost for other sizes; job: the whole
-run; memory: what it takes; quick: the way to the tutorial's accuracy; kernels:
-those of a step on a GPU. All but the last by default, and `--json FILE` keeps the
-figures.
+run; start: a run of one step; memory: what it takes; quick: the way to the
+tutorial's accuracy; kernels: those of a step on a GPU. All but the last by
+default, and `--json FILE` keeps the figures.
 --horovod measures several workers instead, with what `make horovod` installs.
 What is compared runs in processes of its own, in turn, round after round; a
 table gives the median over the rounds, the lowest and the highest.
@@ -22,6 +22,7 @@ PARTS = {
     'step': (measure.step, tables.print_step),
     'size': (measure.sizes, tables.print_size),
     'job': (measure.job, tables.print_job),
+    'start': (measure.start, tables.print_job),
     'memory': (measure.memory, tables.print_memory),
     'quick': (measure.quick, tables.print_job),
     'kernels': (measure.kernels, tables.print_kernels),

@@ -116,6 +116,11 @@ def job(rivals, size, rounds, steps=2000):
     return _whole_runs(['script'] + rivals, dict(size, steps=steps), rounds)
 
 
+def start(rivals, size, rounds):
+    """The same of a run of one step."""
+    return job(rivals, size, rounds, steps=1)
+
+
 def quick(rivals, size, rounds, steps=2000):
     """The same of `--quick`, beside the tutorial's so many steps."""
     return _whole_runs(['quick', 'tutorial'], dict(size, steps=steps), rounds)

@@ -57,8 +57,8 @@ def print_size(sizes):
 
 
 def print_job(figures):
-    """Prints what `measure.job` or `measure.quick` returns."""
-    table(['the whole run', 's', "of the tutorial's", "of PyTorch's",
+    """Prints what `measure.job`, `measure.start` or `measure.quick` returns."""
+    table(['from start to exit', 's', "of the tutorial's", "of PyTorch's",
            'resident at most, MiB', 'test accuracy'], *(
         [NAMES[name], spread(of['seconds'], '%.0f'),
          ratios(figures, name, 'tutorial'), ratios(figures, name, 'torch'),

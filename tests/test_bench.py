@@ -78,8 +78,9 @@ def test_whole_runs_are_of_the_same_steps(made_up_dir):
         assert 0 <= of['accuracy'][0] <= 1
 
 
-def test_the_quick_way_has_its_own_steps(monkeypatch):
-    """By a stand-in for the processes, which tells what is begun."""
+@pytest.fixture
+def begun(monkeypatch):
+    """The commands of processes that a stand-in takes the place of, a list."""
     begun = []
 
     class Process(object):
@@ -90,6 +91,20 @@ def test_the_quick_way_has_its_own_steps(monkeypatch):
     monkeypatch.setattr(subprocess, 'Popen', Process)
     monkeypatch.setattr(os, 'wait4', lambda pid, options: (
         pid, 0, resource.getrusage(resource.RUSAGE_SELF)))
+    return begun
+
+
+def test_a_start_is_of_one_step(begun):
+    figures = measure.start(['tutorial'], dict(SIZE, data_dir='d'), 2)
+    assert figures['script']['accuracy'] == [0.25, 0.25]
+    script = [argv for argv in begun if 'train_lstm_mnist.py' in argv]
+    tutorial = [argv for argv in begun if 'tutorial' in argv]
+    assert len(script) == len(tutorial) == 2
+    assert all('--steps=1' in argv for argv in script)
+    assert all(json.loads(argv[-1])['steps'] == 1 for argv in tutorial)
+
+
+def test_the_quick_way_has_its_own_steps(begun):
     figures = measure.quick([], dict(SIZE, data_dir='d'), 1, steps=7)
     assert list(figures) == ['quick', 'tutorial']
     assert figures['quick']['accuracy'] == [0.25]
@@ -125,6 +140,11 @@ def test_tables(capsys):
         '| train_lstm_mnist.py | 1.0 | 2.0 | 3.0 | 4.0 |',
         "| the tutorial's graph | 1.0 | 2.0 | 3.0 | 4.0 |",
         '']
+    tables.print_job({'tutorial': {'seconds': [12], 'peak': [1200],
+                                   'accuracy': [0.25]}})
+    assert capsys.readouterr().out.splitlines()[2] == (
+        "| the tutorial's graph | 12 (12 to 12) | 1.00 (1.00 to 1.00) | - | "
+        '1200 (1200 to 1200) | 0.2500 (0.2500 to 0.2500) |')
     tables.print_memory({'cnn': {'before': [700], 'peak': [1900]}})
     assert capsys.readouterr().out.splitlines()[2] == (
         '| a two-layer CNN | 700 (700 to 700) | 1200 (1200 to 1200) |')
@@ -135,8 +155,8 @@ def test_tables(capsys):
 
 
 @pytest.mark.parametrize('args, status, why', [
-    (('stepp',), 2, "argument PART: must be of step, size, job, memory, quick, "
-     "kernels, not 'stepp'"),
+    (('stepp',), 2, "argument PART: must be of step, size, job, start, memory, "
+     "quick, kernels, not 'stepp'"),
     (('--rounds', '0'), 2, 'argument --rounds: '),
     (('step', '--data_dir', 'nowhere'), 1, 'MNIST is not there: put train-')])
 def test_bad_flag(args, status, why):
