@@ -143,9 +143,9 @@ def _whole_run(name, size):
         if name in ('script', 'quick'):
             argv = [sys.executable, 'train_lstm_mnist.py',
                     '--run_dir', os.path.join(scratch, 'run')]
-            argv += ['--%s=%s' % flag for flag in size.items()
-                     if name == 'script' or flag[0] != 'steps']
-            argv += ['--quick'] * (name == 'quick')
+            argv += (['--quick', '--data_dir=%s' % size['data_dir']]
+                     if name == 'quick' else
+                     ['--%s=%s' % flag for flag in size.items()])
         started = time.perf_counter()
         process = subprocess.Popen(
             argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
