@@ -1,24 +1,24 @@
-# make train   trains on MNIST, or on the bundled digits where MNIST can't be had
+# make train        trains on MNIST; if it cannot be fetched, on scikit-learn's digits
 #     DATA_DIR=...  the folder with MNIST's four files
 #     MIRROR=...    where to fetch them from
 #     FLAGS=...     flags for train_lstm_mnist.py
-#     GPU=0         does not fetch CUDA 10.0 where there is an NVIDIA driver
-# make quick   the tutorial's accuracy in less time, by a smaller network and other flags
-# make check-gpu   says what there is of a card, and what to do
-# make gpu     puts CUDA 10.0 and cuDNN 7 into .venv
-#     CUBLAS=12     with a cuBLAS that knows newer cards; not tried on one
-# make test    runs the tests; MNIST_DATA_DIR=... names a folder with MNIST
-# make lint    looks for what the linter and the locks notice
-# make lock    makes the locks in requirements/ after a change of what is needed
-# make tensorboard   shows the runs in runs/; FLAGS=... are TensorBoard's
-# make results       trains ten seeds, and prints a table of their accuracies; DATA_DIR,
-#                    MIRROR and FLAGS as for train
-# make bench         times and weighs the training beside the tutorial's and PyTorch's
-# make horovod       builds Horovod into .venv, for several GPUs or machines
-# make torture       kills trainings and fetches, fools fetches and fills disks
+#     GPU=0         does not install CUDA 10.0 if the machine has an NVIDIA driver
+# make quick        trains with --quick: a smaller network, in less time
+# make check-gpu    says whether TensorFlow can use this machine's GPU, and what to do
+# make gpu          installs CUDA 10.0 and cuDNN 7 into .venv
+#     CUBLAS=12     with cuBLAS 12, for GPUs newer than Turing; not tested on a GPU
+# make test         runs the tests; MNIST_DATA_DIR=... names a folder with MNIST
+# make lint         runs the linter, and checks that the locks match requirements.txt
+# make lock         writes the locks in requirements/
+# make tensorboard  shows the runs in runs/; FLAGS=... are TensorBoard's
+# make results      trains ten seeds and prints a table of their accuracies; DATA_DIR,
+#                   MIRROR and FLAGS as for train
+# make bench        measures time and memory beside the tutorial's code and PyTorch
+# make horovod      builds Horovod into .venv, for several GPUs or machines
+# make torture      kills trainings and fetches, corrupts fetches, and fills disks
 #
-# All but lock make .venv first, with the Python 3.7 that PYTHON=... names, that is
-# found, or that is fetched into .python.
+# All but lock make .venv first. They use the Python 3.7 that PYTHON=... names, or find
+# one, or fetch one into .python.
 
 DATA_DIR = MNIST_data
 MIRROR =
@@ -28,24 +28,23 @@ python = .venv/bin/python
 data_dir = --data_dir "$$DATA_DIR"
 mirror = $${MIRROR:+--mirror "$$MIRROR"}
 
-# What a machine with an NVIDIA driver has.
+# This file exists if the machine has an NVIDIA driver.
 DRIVER = /proc/driver/nvidia/version
 
 .PHONY: gpu gpu-if-driver check-gpu train quick test lint lock tensorboard results bench horovod torture
 
-# FLAGS that choose the data have the last word, and no digits take its place.
+# Digits never replace the data that FLAGS choose, or that of a run to --resume. There,
+# DATA_DIR is passed only if the user set it: its default may not be the run's folder.
 train: .venv/installed $(if $(filter 0,$(GPU)),,$(if $(wildcard $(DRIVER)),gpu-if-driver))
-ifneq (,$(filter --resume%,$(FLAGS)))
+ifneq (,$(filter --data_dir% --dataset% --mirror% --resume%,$(FLAGS)))
 	@$(python) train_lstm_mnist.py $(if $(filter file,$(origin DATA_DIR)),,$(data_dir)) $(mirror) $(FLAGS)
-else ifneq (,$(filter --data_dir% --dataset% --mirror%,$(FLAGS)))
-	@$(python) train_lstm_mnist.py $(data_dir) $(mirror) $(FLAGS)
 else
 	@$(python) data.py "$$DATA_DIR" $${MIRROR:+"$$MIRROR"}; \
 	case $$? in \
 	0)  exec $(python) train_lstm_mnist.py $(data_dir) $(FLAGS);; \
-	3)  echo "MNIST is not in $$DATA_DIR, and no mirror gave it. Training on the small digits that come with scikit-learn instead." >&2; \
+	3)  echo "MNIST is not in $$DATA_DIR and could not be fetched. Training on scikit-learn's small digits instead." >&2; \
 	    $(python) train_lstm_mnist.py --dataset digits $(FLAGS) && \
-	    echo 'That accuracy is on the bundled digits, NOT on MNIST.' >&2;; \
+	    echo "This accuracy is on scikit-learn's digits, NOT on MNIST." >&2;; \
 	*)  exit 1;; \
 	esac
 endif
@@ -54,24 +53,24 @@ quick: override FLAGS := --quick $(FLAGS)
 quick: train
 
 gpu: .venv/installed
-	@$(python) requirements/cuda.py $(if $(CUBLAS),--cublas $(CUBLAS)) .venv
+	@$(python) tools/cuda.py $(if $(CUBLAS),--cublas $(CUBLAS)) .venv
 
 gpu-if-driver: .venv/installed
-	@$(python) requirements/cuda.py --if-driver .venv || { \
+	@$(python) tools/cuda.py --if-driver .venv || { \
 	    echo 'To train on the CPU: make train GPU=0' >&2; exit 1; }
 
 check-gpu: .venv/installed
-	@$(python) -m training.cards || true
+	@$(python) -m training.gpu || true
 
 test: .venv/installed
 	@$(python) -m pytest -ra -n 2 --dist worksteal tests
 
 lint: .venv/installed
 	@$(python) -m ruff check --quiet .
-	@requirements/lock --check
+	@tools/lock --check
 
 lock:
-	@requirements/lock
+	@tools/lock
 
 tensorboard: .venv/installed
 	@.venv/bin/tensorboard --logdir runs --host localhost $(FLAGS)
@@ -86,15 +85,15 @@ results: .venv/installed
 
 bench: .venv/installed
 	@$(MAKE) --no-print-directory .venv-torch/installed >&2 || \
-	    echo 'note: no PyTorch; it wants a python3 of 3.11 or newer.' >&2
+	    echo 'note: PyTorch could not be installed; it needs a python3 of 3.11 or newer.' >&2
 	@$(python) -m bench $(data_dir) $(FLAGS)
 
-# Without build isolation, as it is built against the TensorFlow of .venv. What is
-# in the environment has the last word, such as HOROVOD_GPU_OPERATIONS=NCCL.
+# Without build isolation, so that it is built with the TensorFlow in .venv. Environment
+# variables such as HOROVOD_GPU_OPERATIONS=NCCL reach the build.
 horovod: .venv/installed
 	@for tool in cmake c++; do \
 	    command -v $$tool >/dev/null || { \
-	        echo "error: no $$tool was found, which Horovod is built with: apt install cmake g++, or the like, and run make horovod again" >&2; \
+	        echo "error: building Horovod needs $$tool: run apt install cmake g++, or the like, then make horovod again" >&2; \
 	        exit 1; }; \
 	done
 	@HOROVOD_WITH_TENSORFLOW=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_MXNET=1 \
@@ -104,27 +103,25 @@ horovod: .venv/installed
 torture: .venv/installed
 	@$(python) tests/torture.py $(FLAGS)
 
-# An environment whose Python is gone is made again.
-ifneq (,$(wildcard .venv/installed))
-ifneq (0,$(shell test -x $(python); echo $$?))
+# Make .venv again if its Python was removed.
+ifeq (,$(shell test -x $(python) && echo yes))
 .PHONY: .venv/installed
 endif
-endif
 
-# pip first, since the oldest 3.7s bring one that knows none of today's wheels; the
-# import, since another make may have cleared .venv meanwhile.
+# pip is replaced first, because the pip of an early 3.7 cannot install today's wheels.
+# The imports show that nothing is missing.
 .venv/installed: requirements/tests.txt
-	@python=$$(requirements/find_python '$(PYTHON)') || exit 1; \
+	@python=$$(tools/find_python '$(PYTHON)') || exit 1; \
 	echo "Making .venv with $$python and installing the pinned packages." >&2; \
 	"$$python" -m venv --clear .venv && \
 	grep -A 2 ^pip== requirements/tests.txt | \
 	    $(python) -m pip install --quiet --disable-pip-version-check -r /dev/stdin && \
 	$(python) -m pip install -r requirements/tests.txt >&2 && \
-	TF_CPP_MIN_LOG_LEVEL=2 $(python) -c 'import hypothesis, matplotlib, PIL, pytest, sklearn, tensorflow, tqdm' && \
+	TF_CPP_MIN_LOG_LEVEL=2 $(python) -c 'import hypothesis, matplotlib, PIL, pooch, pytest, sklearn, tensorflow, tqdm' && \
 	touch $@
 
 .venv-torch/installed:
-	@echo 'Making .venv-torch with PyTorch, some GB.'
+	@echo 'Making .venv-torch with PyTorch, which takes some GB.'
 	@python3 -m venv --clear .venv-torch
 	@.venv-torch/bin/pip install --quiet torch==2.13.0 numpy==2.4.6
 	@touch $@

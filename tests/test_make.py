@@ -1,7 +1,6 @@
-"""The Makefile, in a copy of the project.
+"""The Makefile and the tools that it calls, in a copy of the project.
 
-Where a Python 3.7 is looked for and what is then called, with stand-ins that
-write down what they are asked; and `make train` for real on the bundled digits.
+Most tests put a stand-in in place of Python. It writes down what it is asked to run.
 """
 import importlib.util
 import os
@@ -14,37 +13,57 @@ import pkg_resources
 import pytest
 from conftest import NOWHERE, ROOT
 
-# Is any Python: passes for a 3.7, makes a .venv whose python is itself, and
-# ends with the status in the file named after the script that it is to run.
+# It claims to be a Python 3.7, makes a .venv whose python is itself, and exits with
+# the status in the file named after the script that it is asked to run.
 STAND_IN = '''#!/bin/sh
-echo "$@" >> {log}
+echo "$@" >> log
 case "$1 $2" in
-"-c import os"*) echo {path};;
-"-m venv") mkdir -p .venv/bin && cp {path} .venv/bin/python;;
+"-c import os"*) echo "$0";;
+"-m venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python;;
 *) test ! -f "$1.status" || exit $(cat "$1.status");;
+esac
+'''
+# It makes a .python, as uv does, from the file uv.python beside it.
+STAND_IN_UV = '''#!/bin/sh
+echo "$UV_PYTHON_INSTALL_DIR $UV_CACHE_DIR $*" >> uv.log
+case "$*" in
+*install*) mkdir -p .python/3.7/bin && cp "$0.python" .python/3.7/bin/python3.7;;
+*) echo .python/3.7/bin/python3.7;;
 esac
 '''
 
 
 @pytest.fixture
 def project(tmp_path):
-    """A copy of the project with an empty PATH and home beside it."""
+    """A copy of the project, with a PATH that has no Python."""
     for name in ('Makefile', 'requirements.txt', 'data.py', 'model.py',
                  'train_lstm_mnist.py'):
         shutil.copy2(os.path.join(ROOT, name), str(tmp_path))
-    for name in ('bench', 'requirements', 'training'):
+    for name in ('bench', 'requirements', 'tools', 'training'):
         shutil.copytree(os.path.join(ROOT, name), str(tmp_path / name))
-    tools = tmp_path / 'bin'
-    tools.mkdir()
-    for tool in ('mkdir', 'cp', 'cat', 'touch', 'grep'):
-        (tools / tool).symlink_to(shutil.which(tool))
+    (tmp_path / 'bin').mkdir()
+    for tool in ('mkdir', 'cp', 'cat', 'touch', 'grep', 'date'):
+        (tmp_path / 'bin' / tool).symlink_to(shutil.which(tool))
     return tmp_path
 
 
-def stand_in(path, log, text=STAND_IN):
+@pytest.fixture
+def with_python(project):
+    """The project with the stand-in as python3.7 on the PATH."""
+    write(project / 'bin' / 'python3.7', STAND_IN)
+    return project
+
+
+def write(path, script):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text.format(path=path, log=log))
+    path.write_text(script)
     path.chmod(0o755)
+
+
+def write_environment(project, script):
+    """Write a finished .venv whose python is a script."""
+    write(project / '.venv' / 'bin' / 'python', script)
+    (project / '.venv' / 'installed').write_text('')
 
 
 def make(project, *args):
@@ -54,173 +73,107 @@ def make(project, *args):
         env={'PATH': str(project / 'bin'), 'HOME': str(project / 'home')})
 
 
-@pytest.mark.parametrize('target', ['train', 'test'])
-def test_no_python_3_7(target, project):
-    stand_in(project / 'bin' / 'python3.7', 'log',
-             text='#!/bin/sh\necho not here >&2; exit 127\n')
-    stand_in(project / 'bin' / 'python3', 'log', text=(
-        '#!/bin/sh\nexec %s -c "import sys; sys.version_info = (3, 8, 0); '
-        'exec(sys.argv[1])" "$2"\n' % sys.executable))
-    done = make(project, target)
-    assert done.returncode != 0
-    assert '\nerror: no Python 3.7 was found, and none could be fetched ' in (
-        done.stderr)
-    for way in ('uvx uv@0.6.17 python install 3.7.9', 'pyenv install 3.7',
-                'conda create -n py37 python=3.7', 'deadsnakes'):
-        assert way in done.stderr
-    assert not (project / '.venv').exists()
+def calls(project):
+    """Return the arguments of all calls of the stand-in."""
+    return (project / 'log').read_text().splitlines()
 
 
-@pytest.mark.parametrize('lacks', ['venv', 'pip'])
-def test_no_python_3_7_and_nothing_to_fetch_it_with(lacks, project):
-    stand_in(project / 'bin' / 'python3', 'log', text=(
-        '#!/bin/sh\ncase "$*" in\n"-m %s "*) echo No module named %s >&2; exit 1;;\n'
-        '"-m venv "*) mkdir -p .uv/bin && cp {path} .uv/bin/python;;\nesac\n'
-        % (lacks, lacks)))
-    done = make(project, 'test')
-    assert done.returncode != 0
-    said = done.stderr.splitlines()
-    assert said[:3] == [
-        'No Python 3.7 was found. Fetching uv 0.6.17 (17 MB) into .uv, and with it '
-        'CPython 3.7.9 into .python.', 'No module named ' + lacks,
-        'error: no Python 3.7 was found, and none could be fetched (the last that '
-        'TensorFlow 1.15 has wheels for). To get one:']
-    assert not (project / '.python').exists()
-
-
-# Makes .python as uv does, whose archive cannot be fetched from everywhere.
-STAND_IN_UV = """#!/bin/sh
-echo "$UV_PYTHON_INSTALL_DIR $UV_CACHE_DIR $*" >> {log}.uv
-case "$*" in
-*install*) mkdir -p .python/3.7/bin && cp {path}.python .python/3.7/bin/python3.7;;
-*) echo .python/3.7/bin/python3.7;;
-esac
-"""
-
-
-def test_a_python_is_fetched_once(project):
-    log = project / 'log'
-    stand_in(project / '.uv' / 'bin' / 'uv', log, text=STAND_IN_UV)
-    stand_in(project / '.uv' / 'bin' / 'uv.python', log)
-    for _ in range(2):
-        done = make(project, 'test')
-        assert done.returncode == 0, done.stderr
-        assert (project / 'log.uv').read_text().splitlines() == [
-            '%s/.python %s/.uv/cache --no-config python %s 3.7.9'
-            % (project, project, what) for what in ('install', 'find')]
-        assert log.read_text().count('venv --clear .venv') == 1
-    # What was fetched serves again when .venv is gone.
-    shutil.rmtree(str(project / '.venv'))
-    assert make(project, 'test').returncode == 0
-    assert len((project / 'log.uv').read_text().splitlines()) == 2
-
-
-def test_an_environment_whose_python_is_gone_is_made_again(project):
-    stand_in(project / 'bin' / 'python3.7', project / 'log')
-    assert make(project, 'test').returncode == 0
-    (project / '.venv' / 'bin' / 'python').unlink()
-    assert make(project, 'test').returncode == 0
-    assert (project / 'log').read_text().count('venv --clear') == 2
-
-
-@pytest.mark.parametrize('driver, gpu, fetches', [
-    (True, [], True), (True, ['GPU=0'], False), (False, [], False)])
-def test_cuda_is_fetched_where_there_is_a_driver(driver, gpu, fetches, project):
-    stand_in(project / 'bin' / 'python3.7', project / 'log')
-    if driver:
-        (project / 'driver').write_text('')
-    assert make(project, 'train', 'DRIVER=driver', *gpu).returncode == 0
-    asked = (project / 'log').read_text().splitlines()
-    assert asked[-1] == 'train_lstm_mnist.py --data_dir MNIST_data'
-    assert ('requirements/cuda.py --if-driver .venv' in asked) == fetches
-
-
-def test_the_python_that_is_named_is_not_replaced(project):
-    stand_in(project / 'bin' / 'python3.7', project / 'log')
-    stand_in(project / 'other' / 'python', 'log', text='#!/bin/sh\nexit 0\n')
-    other = str(project / 'other' / 'python')
-    done = make(project, 'train', 'PYTHON=' + other)
-    assert done.returncode != 0
-    assert done.stderr.startswith('error: %s is no Python 3.7' % other)
-    assert not (project / '.venv').exists() and not (project / 'log').exists()
-
+# Making .venv.
 
 @pytest.mark.parametrize('place', [
     'bin/python3.7', 'bin/python', 'home/.pyenv/versions/3.7.16/bin/python',
     'uv/python', 'named/python'])
-def test_python_is_found_and_installed_to_once(place, project):
-    log = project / 'log'
-    stand_in(project / place, log)
+def test_python_is_found_and_packages_are_installed_once(place, project):
+    python = project / place
+    write(python, STAND_IN)
     if place.startswith('uv'):
-        stand_in(project / 'bin' / 'uv', log, text=(
-            '#!/bin/sh\n[ "$*" = "python find --system 3.7" ] && '
-            'echo %s\n' % (project / place)))
-    named = ['PYTHON=%s' % (project / place)] if place[:5] == 'named' else []
+        write(project / 'bin' / 'uv', '#!/bin/sh\n'
+              '[ "$*" = "python find --system 3.7" ] && echo %s\n' % python)
+    named = ['PYTHON=%s' % python] if place.startswith('named') else []
     done = make(project, 'test', *named)
     assert done.returncode == 0, done.stderr
-    assert 'Making .venv with %s' % (project / place) in done.stderr
-    asked = log.read_text().splitlines()[1:]
+    assert 'Making .venv with %s' % python in done.stderr
+    asked = calls(project)[1:]
     assert asked == [
         '-m venv --clear .venv',
         '-m pip install --quiet --disable-pip-version-check -r /dev/stdin',
         '-m pip install -r requirements/tests.txt',
-        '-c import hypothesis, matplotlib, PIL, pytest, sklearn, tensorflow, tqdm',
+        '-c import hypothesis, matplotlib, PIL, pooch, pytest, sklearn, tensorflow, '
+        'tqdm',
         '-m pytest -ra -n 2 --dist worksteal tests']
     make(project, 'test', *named)
-    assert log.read_text().splitlines()[1:] == asked + asked[-1:]
+    assert calls(project)[1:] == asked + asked[-1:]
 
 
-def test_a_broken_install_is_done_again(project):
-    stand_in(project / 'bin' / 'python3.7', project / 'log')
-    (project / '-m.status').write_text('1')
-    assert make(project, 'test').returncode != 0
-    assert 'pytest' not in (project / 'log').read_text()
-    (project / '-m.status').unlink()
-    (project / '-c.status').write_text('1')
-    assert make(project, 'test').returncode != 0
-    assert 'pytest -ra' not in (project / 'log').read_text()
-    (project / '-c.status').unlink()
+def test_a_named_python_that_is_not_3_7_is_an_error(with_python):
+    write(with_python / 'other', '#!/bin/sh\nexit 0\n')
+    done = make(with_python, 'train', 'PYTHON=./other')
+    assert done.returncode != 0
+    assert done.stderr.startswith(
+        'error: ./other is not Python 3.7. TensorFlow 1.15 does not run on a newer ')
+    assert not (with_python / '.venv').exists() and not (with_python / 'log').exists()
+
+
+@pytest.mark.parametrize('lacks', ['venv', 'pip'])
+def test_without_python_3_7_the_error_tells_how_to_install_it(lacks, project):
+    write(project / 'bin' / 'python3', '''#!/bin/sh
+case "$*" in
+"-m {lacks} "*) echo No module named {lacks} >&2; exit 1;;
+"-m venv "*) mkdir -p .uv/bin && cp "$0" .uv/bin/python;;
+"-c "*) exec {python} -c "import sys; sys.version_info = 3, 8; $2";;
+esac
+'''.format(lacks=lacks, python=sys.executable))
+    done = make(project, 'test')
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[:3] == [
+        'No Python 3.7 was found. Fetching uv 0.6.17 (17 MB) into .uv, and with it '
+        'CPython 3.7.9 into .python.', 'No module named ' + lacks,
+        'error: no Python 3.7 was found on the PATH, in %s or by uv, and none could '
+        'be fetched. TensorFlow 1.15 does not run on a newer Python. To install 3.7:'
+        % (project / 'home/.pyenv')]
+    for way in ('uvx uv@0.6.17 python install 3.7.9', 'pyenv install 3.7',
+                'conda create -n py37 python=3.7', 'deadsnakes'):
+        assert way in done.stderr
+    assert not (project / '.venv').exists() and not (project / '.python').exists()
+
+
+def test_a_python_is_fetched_once(project):
+    write(project / '.uv' / 'bin' / 'uv', STAND_IN_UV)
+    write(project / '.uv' / 'bin' / 'uv.python', STAND_IN)
+    for _ in range(2):
+        done = make(project, 'test')
+        assert done.returncode == 0, done.stderr
+        assert (project / 'uv.log').read_text().splitlines() == [
+            '%s/.python %s/.uv/cache --no-config python %s 3.7.9'
+            % (project, project, what) for what in ('install', 'find')]
+        assert calls(project).count('-m venv --clear .venv') == 1
+    # The fetched Python is used again if .venv is gone.
+    shutil.rmtree(str(project / '.venv'))
     assert make(project, 'test').returncode == 0
-    assert (project / 'log').read_text().count('venv --clear') == 3
+    assert len((project / 'uv.log').read_text().splitlines()) == 2
 
 
-def test_horovod(project):
-    stand_in(project / 'bin' / 'python3.7', project / 'log')
-    for tool, other in (('cmake', 'c++'), ('c++', 'cmake')):
-        stand_in(project / 'bin' / other, 'log', text='#!/bin/sh\n')
-        done = make(project, 'horovod')
-        assert done.returncode != 0
-        assert done.stderr.splitlines()[-2] == (
-            'error: no %s was found, which Horovod is built with: apt install '
-            'cmake g++, or the like, and run make horovod again' % tool)
-        (project / 'bin' / other).unlink()
-    for tool in ('cmake', 'c++'):
-        stand_in(project / 'bin' / tool, 'log', text='#!/bin/sh\n')
-    assert make(project, 'horovod').returncode == 0
-    assert (project / 'log').read_text().splitlines()[-2:] == [
-        '-m pip install --no-build-isolation -r requirements/horovod.txt',
-        '-c import horovod.tensorflow']
+def test_a_venv_that_is_broken_is_made_again(with_python):
+    for broken in ('-m.status', '-c.status'):  # pip fails, or an import
+        (with_python / broken).write_text('1')
+        assert make(with_python, 'test').returncode != 0
+        assert '-m pytest' not in ' '.join(calls(with_python))
+        (with_python / broken).unlink()
+    assert make(with_python, 'test').returncode == 0
+    (with_python / '.venv' / 'bin' / 'python').unlink()
+    assert make(with_python, 'test').returncode == 0
+    assert calls(with_python).count('-m venv --clear .venv') == 4
 
 
-def locked():
-    """Returns {name: version} of what the locks hold, for what is installed."""
-    names = ['training.txt', 'tests.txt']
-    if importlib.util.find_spec('horovod'):
-        names.append('horovod.txt')
-    found = {}
-    for name in names:
-        with open(os.path.join(ROOT, 'requirements', name)) as f:
-            packages = re.split(r'^(?=\w)', f.read(), flags=re.M)[1:]
-        for package in packages:
-            name, version = re.match(
-                r'([\w.-]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}',
-                package).groups()
-            assert found.setdefault(name, version) == version
-    return found
-
-
-def test_the_environment_is_the_one_that_is_locked():
-    packages = locked()
+def test_the_installed_packages_are_the_locked_ones():
+    packages = {}
+    for lock in ['tests', *['horovod'] * bool(importlib.util.find_spec('horovod'))]:
+        with open(os.path.join(ROOT, 'requirements', lock + '.txt')) as f:
+            for package in re.split(r'^(?=\w)', f.read(), flags=re.M)[1:]:
+                name, version = re.match(
+                    r'([\w.-]+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}',
+                    package).groups()
+                assert packages.setdefault(name, version) == version
     assert len(packages) > 40
     for name, version in packages.items():
         installed = pkg_resources.get_distribution(name)
@@ -229,88 +182,108 @@ def test_the_environment_is_the_one_that_is_locked():
                     if needed.key not in packages]
 
 
-def test_a_lock_that_is_out_of_step_is_noticed(project):
+def test_lint_fails_if_the_requirements_changed_after_the_locks(project):
     def check():
-        return subprocess.run([str(project / 'requirements' / 'lock'), '--check'],
+        done = subprocess.run([str(project / 'tools' / 'lock'), '--check'],
                               stderr=subprocess.PIPE, universal_newlines=True)
+        return done.returncode, done.stderr
 
-    assert check().returncode == 0
-    path = project / 'requirements.txt'
-    path.write_text(path.read_text().replace('tqdm==4.67.1', 'tqdm==4.67.0'))
-    done = check()
-    assert (done.returncode, done.stderr) == (
-        1, 'error: requirements/training.txt is not made from requirements.txt '
-        'and requirements/*.in as they stand: run make lock\n')
+    assert check() == (0, '')
+    with open(str(project / 'requirements.txt'), 'a') as f:
+        f.write('tqdm==4.67.0\n')
+    assert check() == (1, 'error: requirements/tests.txt does not match '
+                       'requirements.txt and requirements/*.in: run make lock\n')
 
+
+# What the targets call.
 
 @pytest.mark.parametrize('status, trains', [
     (0, "train_lstm_mnist.py --data_dir it's  here --seed 1"),
     (1, None),
     (2, None),
     (3, 'train_lstm_mnist.py --dataset digits --seed 1')])
-def test_train(status, trains, project):
-    stand_in(project / 'bin' / 'python3.7', project / 'log')
-    (project / 'data.py.status').write_text(str(status))
-    done = make(project, 'train', "DATA_DIR=it's  here", 'MIRROR=http://m/?a&b',
+def test_train_uses_the_digits_only_if_mnist_cannot_be_fetched(
+        status, trains, with_python):
+    (with_python / 'data.py.status').write_text(str(status))
+    done = make(with_python, 'train', "DATA_DIR=it's  here", 'MIRROR=http://m/?a&b',
                 'FLAGS=--seed 1')
     assert (done.returncode == 0) == (trains is not None)
-    asked = (project / 'log').read_text().splitlines()
+    asked = calls(with_python)
     asked = asked[asked.index("data.py it's  here http://m/?a&b") + 1:]
     assert asked == ([trains] if trains else [])
     assert ('NOT on MNIST' in done.stderr) == (status == 3)
 
 
-def test_quick(project):
-    stand_in(project / 'bin' / 'python3.7', project / 'log')
-    assert make(project, 'quick', 'DATA_DIR=d', 'FLAGS=--seed 1').returncode == 0
-    assert (project / 'log').read_text().splitlines()[-1] == (
-        'train_lstm_mnist.py --data_dir d --quick --seed 1')
-
-
-@pytest.mark.parametrize('flag', ['--dataset digits', '--data_dir=there',
-                                  '--mirror http://m/'])
-def test_flags_that_choose_the_data_are_not_overruled(flag, project):
-    stand_in(project / 'bin' / 'python3.7', project / 'log')
-    (project / 'data.py.status').write_text('3')
+@pytest.mark.parametrize('flag, variables, passes', [
+    ('--dataset digits', [], ''), ('--data_dir=there', [], ''),
+    ('--mirror http://m/', ['DATA_DIR=d'], '--data_dir d '), ('--resume r', [], ''),
+    ('--resume=r', ['DATA_DIR=d', 'MIRROR=m'], '--data_dir d --mirror m ')])
+def test_the_digits_never_replace_data_that_flags_choose(
+        flag, variables, passes, project):
+    write_environment(project, STAND_IN)
     (project / 'train_lstm_mnist.py.status').write_text('1')
-    done = make(project, 'train', 'DATA_DIR=here', 'FLAGS=--seed 1 ' + flag)
+    done = make(project, 'train', 'FLAGS=--seed 1 ' + flag, *variables)
     assert done.returncode != 0 and 'MNIST' not in done.stderr
-    assert (project / 'log').read_text().splitlines()[-1] == (
-        'train_lstm_mnist.py --data_dir here --seed 1 ' + flag)
-    assert 'data.py' not in (project / 'log').read_text()
+    assert calls(project) == ['train_lstm_mnist.py %s--seed 1 %s' % (passes, flag)]
 
 
-def test_a_run_that_is_resumed_knows_its_data(project):
-    stand_in(project / 'bin' / 'python3.7', project / 'log')
-    (project / 'data.py.status').write_text('3')
-    assert make(project, 'train', 'FLAGS=--steps 9 --resume r').returncode == 0
-    assert (project / 'log').read_text().splitlines()[-1] == (
-        'train_lstm_mnist.py --steps 9 --resume r')
-    assert make(project, 'train', 'FLAGS=--resume r', 'DATA_DIR=d',
-                'MIRROR=http://m/').returncode == 0
-    assert (project / 'log').read_text().splitlines()[-1] == (
-        'train_lstm_mnist.py --data_dir d --mirror http://m/ --resume r')
+@pytest.mark.parametrize('driver, gpu, installs', [
+    (True, [], True), (True, ['GPU=0'], False), (False, [], False)])
+def test_train_installs_cuda_if_there_is_a_driver(driver, gpu, installs, with_python):
+    if driver:
+        (with_python / 'driver').write_text('')
+    assert make(with_python, 'train', 'DRIVER=driver', *gpu).returncode == 0
+    asked = calls(with_python)
+    assert asked[-1] == 'train_lstm_mnist.py --data_dir MNIST_data'
+    assert ('tools/cuda.py --if-driver .venv' in asked) == installs
 
 
-def test_train_on_the_bundled_digits_where_no_mirror_answers(project):
-    python = project / '.venv' / 'bin' / 'python'
-    stand_in(python, '', text='#!/bin/sh\nexec %s "$@"\n' % sys.executable)
-    (project / '.venv' / 'installed').write_text('')
+def test_train_on_the_digits_for_real_if_no_mirror_answers(project):
+    write_environment(project, '#!/bin/sh\nexec %s "$@"\n' % sys.executable)
     done = make(project, 'train', 'MIRROR=' + NOWHERE,
-                'FLAGS=--steps 5 --hidden_size 8 --dynamic_rnn --device cpu')
-    assert done.returncode == 0
+                'FLAGS=--steps 1 --hidden_size 8 --dynamic_rnn --device cpu')
+    assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == '(1257, 784)'
     assert done.stdout.splitlines()[-1].startswith('test accuracy ')
     assert 'error: could not fetch MNIST' in done.stderr
     before, after = done.stderr.split('run directory: ')
-    assert before.count('MNIST is not in MNIST_data, and no mirror') == 1
+    assert before.count('MNIST is not in MNIST_data and could not be fetched') == 1
     assert after.splitlines()[-1] == (
-        'That accuracy is on the bundled digits, NOT on MNIST.')
+        "This accuracy is on scikit-learn's digits, NOT on MNIST.")
     assert not (project / 'MNIST_data').exists()
 
 
-# Instead of training, leaves a result that tells the flags.
-STAND_IN_RESULTS = """#!{python}
+@pytest.mark.parametrize('target, asked', [
+    ('quick DATA_DIR=d FLAGS=--steps=9', 'train_lstm_mnist.py --data_dir d --quick '
+     '--steps=9'),
+    ('gpu', 'tools/cuda.py .venv'),
+    ('gpu CUBLAS=12', 'tools/cuda.py --cublas 12 .venv'),
+    ('check-gpu', '-m training.gpu'),
+    ('tensorboard FLAGS=--port=7', '--logdir runs --host localhost --port=7')])
+def test_a_target_calls_its_program(target, asked, project):
+    write_environment(project, STAND_IN)
+    write(project / '.venv' / 'bin' / 'tensorboard', STAND_IN)
+    (project / '-m.status').write_text('1')  # training.gpu finds no GPU
+    assert make(project, *target.split(' ')).returncode == 0
+    assert calls(project)[-1] == asked
+
+
+def test_horovod_is_built_if_its_tools_are_there(with_python):
+    for tool in ('cmake', 'c++'):
+        done = make(with_python, 'horovod')
+        assert done.returncode != 0
+        assert done.stderr.splitlines()[-2] == (
+            'error: building Horovod needs %s: run apt install cmake g++, or the '
+            'like, then make horovod again' % tool)
+        write(with_python / 'bin' / tool, '#!/bin/sh\n')
+    assert make(with_python, 'horovod').returncode == 0
+    assert calls(with_python)[-2:] == [
+        '-m pip install --no-build-isolation -r requirements/horovod.txt',
+        '-c import horovod.tensorflow']
+
+
+# It does not train. It writes a result.json whose accuracy tells the seed.
+TRAINS = """#!%s
 import json, os, sys
 if sys.argv[1] == '-m':
     os.execv(sys.executable, [sys.executable] + sys.argv[1:])
@@ -322,42 +295,26 @@ os.makedirs(flags['--run_dir'])
 with open(flags['--run_dir'] + '/result.json', 'w') as f:
     json.dump(dict(test_accuracy=accuracy, validation_accuracy=accuracy / 2), f)
 print('test accuracy of a run')
-"""
+""" % sys.executable
 
 
-def test_results(project):
-    python = project / '.venv' / 'bin' / 'python'
-    stand_in(python, '', text=STAND_IN_RESULTS.replace('{python}',
-                                                       sys.executable))
-    (project / '.venv' / 'installed').write_text('')
-    (project / 'bin' / 'date').symlink_to(shutil.which('date'))
+def test_results_prints_a_table_of_ten_seeds(project):
+    write_environment(project, TRAINS)
     done = make(project, 'results', 'DATA_DIR=here', 'FLAGS=--steps 7 --seed 3')
     assert done.returncode == 0, done.stderr
     assert done.stderr.count('test accuracy of a run') == 10
-    assert done.stdout.splitlines() == [
-        '| seed | test | validation |',
-        '| --- | --- | --- |',
-        '| 1 | 0.8100 | 0.4050 |', '| 2 | 0.8200 | 0.4100 |',
-        '| 3 | 0.8300 | 0.4150 |', '| 4 | 0.8400 | 0.4200 |',
-        '| 5 | 0.8500 | 0.4250 |', '| 6 | 0.8600 | 0.4300 |',
-        '| 7 | 0.8700 | 0.4350 |', '| 8 | 0.8800 | 0.4400 |',
-        '| 9 | 0.8900 | 0.4450 |', '| 10 | 0.9000 | 0.4500 |',
-        '| mean | 0.8550 | 0.4275 |', '| lowest | 0.8100 | 0.4050 |',
-        '| highest | 0.9000 | 0.4500 |',
+    table = done.stdout.splitlines()
+    assert table[:3] == ['| seed | test | validation |', '| --- | --- | --- |',
+                         '| 1 | 0.8100 | 0.4050 |']
+    assert table[11:] == [
+        '| 10 | 0.9000 | 0.4500 |', '| mean | 0.8550 | 0.4275 |',
+        '| lowest | 0.8100 | 0.4050 |', '| highest | 0.9000 | 0.4500 |',
         '| standard deviation | 0.0303 | 0.0151 |', '']
 
+
+def test_results_stops_at_a_run_that_fails(project):
+    write_environment(project, STAND_IN)
     (project / 'train_lstm_mnist.py.status').write_text('1')
-    stand_in(python, project / 'log')
     done = make(project, 'results', 'DATA_DIR=here')
     assert done.returncode != 0 and done.stdout == ''
-    assert (project / 'log').read_text().count('train_lstm_mnist.py') == 1
-
-
-def test_tensorboard(project):
-    stand_in(project / '.venv' / 'bin' / 'python', project / 'log')
-    stand_in(project / '.venv' / 'bin' / 'tensorboard', project / 'log',
-             text='#!/bin/sh\necho "$@" > {log}\n')
-    (project / '.venv' / 'installed').write_text('')
-    assert make(project, 'tensorboard', 'FLAGS=--port 7').returncode == 0
-    assert (project / 'log').read_text() == (
-        '--logdir runs --host localhost --port 7\n')
+    assert len(calls(project)) == 1
