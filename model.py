@@ -1,12 +1,12 @@
 """The graph: an LSTM reads an MNIST digit one row of 28 pixels at a time.
 
-After the 28th row a softmax layer names the digit from what the last layer
-put out. The three parts are the tutorial's three steps, and the names are the
+After the 28th row a softmax layer names the digit from the output of the last
+layer. The three parts are the tutorial's three steps, and the names are the
 tutorial's: `_X`, `y`, `batch_size`, `keep_prob`, `lstm_cell`, `mlstm_cell`,
 `init_state`, `outputs`, `h_state`, `W`, `bias`, `y_pre`, `cross_entropy`,
 `train_op`, `correct_prediction`, `accuracy`.
 """
-import collections
+import types
 
 import tensorflow as tf
 from tensorflow.contrib import rnn
@@ -14,20 +14,17 @@ from tensorflow.contrib import rnn
 from training import gradients
 
 
-class Model(collections.namedtuple('Model', [
-        'images', 'y', 'batch_size', 'keep_prob', 'init_state', 'outputs',
-        'state', 'h_state', 'W', 'bias', 'logits', 'y_pre', 'cross_entropy',
-        'train_op', 'correct_prediction', 'accuracy'])):
-    """The tensors of the graph; n is the number of images fed.
+class Model(types.SimpleNamespace):
+    """The tensors of the graph; n is the number of images that are fed.
 
-    images: placeholder, float32 [n, 784], pixels in [0, 1]; it is `_X`.
+    _X: placeholder, float32 [n, 784], pixels in [0, 1].
     y: placeholder, float32 [n, 10], one-hot labels.
     batch_size: placeholder, int32 [], must be fed n.
     keep_prob: placeholder, float32 [], 1 switches dropout off.
     init_state: a tuple of `layer_num` LSTMStateTuples (c, h), each float32
         [n, hidden_size], all zero.
-    outputs: a list of 28, float32 [n, hidden_size]: what the last layer puts
-        out, after dropout, when it has read each row.
+    outputs: a list of 28, float32 [n, hidden_size]: the output of the last layer,
+        after dropout, at each row.
     state: as init_state, after the last row.
     h_state: float32 [n, hidden_size], the last of outputs.
     W: variable, float32 [hidden_size, 10].
@@ -35,29 +32,26 @@ class Model(collections.namedtuple('Model', [
     logits: float32 [n, 10].
     y_pre: float32 [n, 10], the classes' probabilities.
     cross_entropy: float32 [], the loss.
-    train_op: operation, one step of Adam, which counts it in
+    train_op: operation, one step of Adam, which adds 1 to
         `tf.train.get_global_step()` (int64 []).
     correct_prediction: bool [n].
     accuracy: float32 [], the share of correct predictions.
     """
 
 
-# 1. The hyper-parameters and the placeholders. `build` takes the
-#    hyper-parameters that have a flag.
+# 1. The hyper-parameters and the placeholders. The values of lr, hidden_size and
+#    layer_num are in `parse_flags` of train_lstm_mnist.py; `build` takes them.
 
-input_size = 28      # pixels in a row: what the network is fed at each step
-timestep_size = 28   # rows in an image: how many steps it is fed
+input_size = 28      # pixels in a row: the input at each timestep
+timestep_size = 28   # rows in an image: the number of timesteps
 class_num = 10
 
 
 def placeholders():
-    """Returns what is fed; n is the number of images.
-
-    _X: float32 [n, 784], pixels in [0, 1]; y: float32 [n, 10], one-hot labels;
-    batch_size: int32 [], must be fed n; keep_prob: float32 [].
-    """
+    """Return the placeholders _X, y, batch_size and keep_prob; see `Model`."""
     batch_size = tf.placeholder(tf.int32, [], name='batch_size')
     keep_prob = tf.placeholder(tf.float32, [], name='keep_prob')
+    # A name in TensorFlow's graph cannot begin with _.
     _X = tf.placeholder(tf.float32, [None, 784], name='images')
     y = tf.placeholder(tf.float32, [None, class_num], name='y')
     return _X, y, batch_size, keep_prob
@@ -66,20 +60,20 @@ def placeholders():
 # 2. The LSTM.
 
 def as_rows(_X):
-    """Returns images [n, 784] as rows, X, float32 [n, 28, 28]."""
+    """Return images [n, 784] as rows, X, float32 [n, 28, 28]."""
     return tf.reshape(_X, [-1, timestep_size, input_size], name='X')
 
 
 def lstm_cell(hidden_size, keep_prob):
-    """Returns one layer: an LSTM cell with dropout on what it puts out.
+    """Return one layer: an LSTM cell with dropout on its output.
 
-    The dropped output goes up to the next layer; the state (c, h) that goes
-    on to the next row is left whole (Zaremba et al. 2014, arXiv:1409.2329).
+    The output goes up to the next layer. The state (c, h), which goes on to the
+    next row, has no dropout (Zaremba et al. 2014, arXiv:1409.2329).
 
     Args:
         hidden_size: int, units.
-        keep_prob: float32 [] tensor in (0, 1], the chance of keeping a unit;
-            a kept one is divided by it. The number 1.0 leaves dropout out.
+        keep_prob: float32 [] tensor in (0, 1], the chance of keeping a unit; a
+            unit that is kept is divided by it. The number 1.0 means no dropout.
 
     Returns:
         An `RNNCell`: ([n, in], (c, h)) -> ([n, hidden_size], (c, h)), with
@@ -93,7 +87,7 @@ def lstm_cell(hidden_size, keep_prob):
 
 
 def mlstm(X, batch_size, keep_prob, hidden_size, layer_num, dynamic_rnn):
-    """Sends images through the layers, row by row.
+    """Feed images to the layers, row by row.
 
     Args:
         X: float32 [n, 28, 28], rows first.
@@ -104,8 +98,8 @@ def mlstm(X, batch_size, keep_prob, hidden_size, layer_num, dynamic_rnn):
     Returns:
         init_state, outputs, state: as in `Model`.
     """
-    # One cell object a layer: with the tutorial's `[lstm_cell] * layer_num`
-    # both layers would own one kernel, and their inputs differ in width.
+    # One cell object for each layer. With the tutorial's `[lstm_cell] * layer_num`
+    # both layers would share one kernel, and their inputs differ in width.
     mlstm_cell = rnn.MultiRNNCell(
         [lstm_cell(hidden_size, keep_prob) for _ in range(layer_num)],
         state_is_tuple=True)
@@ -113,13 +107,13 @@ def mlstm(X, batch_size, keep_prob, hidden_size, layer_num, dynamic_rnn):
     if dynamic_rnn:
         outputs, state = unroll_dynamic(mlstm_cell, X, init_state)
     else:
-        with gradients.fast():  # the same gradients, in less time
+        with gradients.fast():  # the same gradients in less time
             outputs, state = unroll_by_hand(mlstm_cell, X, init_state)
     return init_state, outputs, state
 
 
 def unroll_by_hand(mlstm_cell, X, init_state):
-    """Feeds the rows to the cell one after the other, as the tutorial does.
+    """Feed the rows to the cell one after the other, as the tutorial does.
 
     Args:
         mlstm_cell: `RNNCell` with outputs [n, hidden_size].
@@ -142,13 +136,13 @@ def unroll_by_hand(mlstm_cell, X, init_state):
 
 
 def unroll_dynamic(mlstm_cell, X, init_state):
-    """The same as `unroll_by_hand` with one cell in a `tf.while_loop`.
+    """Do the same as `unroll_by_hand` with one cell in a `tf.while_loop`.
 
-    `tf.nn.dynamic_rnn` gives its outputs as one tensor
-    [n, 28, hidden_size]; they come back as the list that the other gives.
+    `tf.nn.dynamic_rnn` returns its outputs as one tensor [n, 28, hidden_size]; here
+    they become the same list of 28.
     """
-    # Every row takes its dropout from the same random operation; were several
-    # rows under way at once, a seed would not say which of them drew first.
+    # One random operation draws the dropout of all rows. If two rows ran at once,
+    # the seed would not decide which of them draws first.
     outputs, state = tf.nn.dynamic_rnn(mlstm_cell, inputs=X,
                                        initial_state=init_state,
                                        time_major=False, scope='RNN',
@@ -159,10 +153,7 @@ def unroll_dynamic(mlstm_cell, X, init_state):
 # 3. The softmax head, the loss and the optimizer.
 
 def softmax_weights(hidden_size):
-    """Returns the variables of the softmax head.
-
-    W: float32 [hidden_size, 10]; bias: float32 [10].
-    """
+    """Return W, float32 [hidden_size, 10], and bias, float32 [10], variables."""
     W = tf.Variable(tf.truncated_normal([hidden_size, class_num], stddev=0.1),
                     dtype=tf.float32, name='W')
     bias = tf.Variable(tf.constant(0.1, shape=[class_num]), dtype=tf.float32,
@@ -171,11 +162,11 @@ def softmax_weights(hidden_size):
 
 
 def mean_cross_entropy(logits, y):
-    """The tutorial's loss, `-mean(y * log(softmax(logits)))`.
+    """Return the tutorial's loss, `-mean(y * log(softmax(logits)))`.
 
-    The mean is over images AND classes: a tenth of the usual cross entropy.
-    It is taken from the logits. The log of a softmax that was rounded to 0 is
-    -inf, and for a wrong class the formula adds 0 * -inf, which is NaN.
+    The mean is over images AND classes: a tenth of the usual cross entropy. It is
+    computed from the logits, because the formula gives NaN, 0 * -inf, for a wrong
+    class whose softmax is rounded to 0.
 
     Args:
         logits: float [n, classes].
@@ -187,9 +178,9 @@ def mean_cross_entropy(logits, y):
     return tf.reduce_mean(-y * tf.nn.log_softmax(logits), name='cross_entropy')
 
 
-def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False,
+def build(lr, hidden_size, layer_num, dynamic_rnn=False,
           distribute=lambda optimizer: optimizer):
-    """Adds the tutorial's graph to the default graph.
+    """Add the tutorial's graph to the default graph.
 
     Args:
         lr: float or float32 [] tensor, Adam's learning rate.
@@ -197,8 +188,8 @@ def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False,
         layer_num: int, LSTM layers; 1 gives the single-layer LSTM.
         dynamic_rnn: bool, unroll with `tf.nn.dynamic_rnn` instead of by hand.
             Variables, checkpoints and outputs are the same.
-        distribute: makes of the optimizer one whose gradients are the mean of
-            several workers', as `hvd.DistributedOptimizer` does.
+        distribute: function from the optimizer to one that several workers share,
+            such as `hvd.DistributedOptimizer`.
 
     Returns:
         A `Model`.
@@ -212,7 +203,7 @@ def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False,
     logits = tf.add(tf.matmul(h_state, W), bias, name='logits')
     y_pre = tf.nn.softmax(logits, name='y_pre')
     cross_entropy = mean_cross_entropy(logits, y)
-    # Checkpoints know the step by global_step; GATE is for speed alone.
+    # global_step tells the step of a checkpoint; gate_gradients is for speed.
     train_op = distribute(tf.train.AdamOptimizer(lr)).minimize(
         cross_entropy, global_step=tf.train.get_or_create_global_step(),
         gate_gradients=gradients.GATE, name='train_op')
@@ -220,26 +211,26 @@ def build(lr=1e-3, hidden_size=256, layer_num=2, dynamic_rnn=False,
                                   name='correct_prediction')
     accuracy = tf.reduce_mean(tf.cast(correct_prediction, tf.float32),
                               name='accuracy')
-    return Model(images=_X, y=y, batch_size=batch_size, keep_prob=keep_prob,
+    return Model(_X=_X, y=y, batch_size=batch_size, keep_prob=keep_prob,
                  init_state=init_state, outputs=outputs, state=state,
                  h_state=h_state, W=W, bias=bias, logits=logits, y_pre=y_pre,
                  cross_entropy=cross_entropy, train_op=train_op,
                  correct_prediction=correct_prediction, accuracy=accuracy)
 
 
-def build_export(hidden_size=256, layer_num=2, dynamic_rnn=False):
-    """Adds the graph that a trained network is used with: no dropout, no loss.
+def build_export(hidden_size, layer_num, dynamic_rnn=False):
+    """Add the graph of a trained network: no dropout, no loss.
 
-    Its variables are named as the weights of `build`, and hold them once they
-    are restored from its checkpoint.
+    Its variables have the names of the weights of `build`, so they can be restored
+    from its checkpoints.
 
     Args:
         hidden_size, layer_num, dynamic_rnn: as for `build`.
 
     Returns:
         images: placeholder, float32 [n, 784], pixels in [0, 1].
-        rows: float32 [n, 28, 10], the classes' probabilities as the softmax
-            head sees them after each row; the last are the network's answer.
+        rows: float32 [n, 28, 10], the classes' probabilities after each row; the
+            last are the network's answer.
     """
     images = tf.placeholder(tf.float32, [None, 784], name='images')
     _, outputs, _ = mlstm(as_rows(images), tf.shape(images)[0], 1.0, hidden_size,

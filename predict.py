@@ -1,6 +1,6 @@
-"""Names the digit in each image with a network that train_lstm_mnist.py trained.
+"""Name the digit in each image with a network that train_lstm_mnist.py trained.
 
-One line an image goes to stdout: the file, the digit and its probability.
+For each image a line goes to stdout: the file, the digit and its probability.
 """
 import argparse
 import contextlib
@@ -9,35 +9,45 @@ import os
 import sys
 
 import data
-from training import command_line, datasets, packages
-from training.errors import UserError, reports_errors
-from training.files import write_whole
-from training.run_directory import read_json
+from training import datasets
+from training.errors import UserError, import_tensorflow, reports_errors
+from training.flags import folder, run_folder
+from training.run_directory import read_json, write_whole
+
+
+def picture(*endings):
+    """Return a kind of flag: the name of a file with one of the endings."""
+    def parse(text):
+        if not text.lower().endswith(endings):
+            raise argparse.ArgumentTypeError(
+                'must end in %s, not %r' % (' or '.join(endings), text))
+        return text
+    return parse
 
 
 def parse_flags(argv=None):
-    """Returns the flags as an `argparse.Namespace`; exits with 2 on bad ones."""
+    """Return the flags as an `argparse.Namespace`; exit with 2 on wrong ones."""
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('run_dir', metavar='RUN_DIR',
-                        type=command_line.run_folder,
+                        type=run_folder,
                         help='the run directory of a training that is done')
     parser.add_argument('files', metavar='FILE', nargs='*',
                         help='an image that Pillow reads: PNG, JPEG and so on')
     parser.add_argument('--test', metavar='N', type=int,
                         help='test image N, from 0, of the data set that the '
                         'network was trained on, instead of files')
-    parser.add_argument('--data_dir', type=command_line.folder,
+    parser.add_argument('--data_dir', type=folder,
                         help="where --test finds MNIST's four files (default: "
                         'where the training found them)')
     parser.add_argument('--rows', metavar='OUT.png|OUT.gif',
-                        type=command_line.picture('.png', '.gif'),
+                        type=picture('.png', '.gif'),
                         help='draw the one image and, beside each of its rows, '
                         'what the network takes it for when it has read so far; '
                         'OUT.gif shows it row by row')
     parser.add_argument('--cells', metavar='OUT.png',
-                        type=command_line.picture('.png'),
+                        type=picture('.png'),
                         help='draw what the gates and the states of each layer do '
                         'with each row of the one image')
     flags = parser.parse_intermixed_args(argv)
@@ -56,13 +66,10 @@ def parse_flags(argv=None):
 
 
 def test_image(flags):
-    """Reads the image that --test names.
-
-    Returns:
-        float32 [784] in [0, 1], and its label, an int.
+    """Return the image that --test names, float32 [784] in [0, 1], and its label.
 
     Raises:
-        UserError: there is no such image, or not that data set.
+        UserError: there is no such image, or the data set is not that of the run.
     """
     dataset, data_dir, sha256 = (
         read_json(flags.run_dir, 'config.json', key)
@@ -84,36 +91,45 @@ def test_image(flags):
 
 
 def read(flags, path):
-    """Reads an image file, or for None the image that --test names.
+    """Read an image file, or for None the image that --test names.
 
     Returns:
-        float32 [784] in [0, 1]; its name; and what is known of it, a str.
+        The image, float32 [784] in [0, 1]; its name; a str with its label, or ''.
 
     Raises:
-        UserError: it can't be read.
+        UserError: it cannot be read.
     """
     if path is None:
         image, label = test_image(flags)
         return image, 'test image %d' % flags.test, ', labelled %d' % label
-    from training import images  # which needs Pillow
+    from training import images  # needs Pillow
     return images.read_image(path), path, ''
+
+
+def write_picture(path, body):
+    """Write a picture, whole or not at all."""
+    try:
+        write_whole(path, body)
+    except OSError as error:
+        raise UserError('cannot write %s (%s): fix that, or name another folder'
+                        % (path, error.strerror))
 
 
 @reports_errors
 def main(argv=None):
-    """Names the digits as the flags in argv say; returns the exit status."""
+    """Name the digits as the flags in argv say; return the exit status."""
     flags = parse_flags(argv)
-    packages.import_tensorflow()
+    import_tensorflow()
     from training import saved_model
     network = saved_model.Network(flags.run_dir)
-    steps, are_all = saved_model.steps_behind(flags.run_dir)
-    if not are_all:
+    steps, done = saved_model.exported_steps(flags.run_dir)
+    if not done:
         print('warning: the run in %s is not done: this is its network after '
               '%s steps' % (flags.run_dir, steps or 'fewer'), file=sys.stderr)
     status = 0
     for path in flags.files or [None]:
         try:
-            image, name, known = read(flags, path)
+            image, name, labelled = read(flags, path)
         except UserError as error:
             print('error: %s' % error, file=sys.stderr)
             status = 1
@@ -121,16 +137,16 @@ def main(argv=None):
         rows, = network([image])
         digit = rows[-1].argmax()
         print('%s: %d, probability %.4f%s'
-              % (name, digit, rows[-1, digit], known))
+              % (name, digit, rows[-1, digit], labelled))
         if flags.rows:
-            from training import figures  # which needs matplotlib
-            draw = (figures.film_rows if flags.rows.lower().endswith('.gif')
-                    else figures.draw_rows)
-            write_whole(flags.rows, draw(image, rows))
+            from training import plots  # needs matplotlib
+            draw = (plots.animate_rows if flags.rows.lower().endswith('.gif')
+                    else plots.draw_rows)
+            write_picture(flags.rows, draw(image, rows))
         if flags.cells:
-            from training import cells, figures
+            from training import cells, plots
             layers = cells.follow(network.weights(), image, rows)
-            write_whole(flags.cells, figures.draw_cells(image, layers))
+            write_picture(flags.cells, plots.draw_cells(image, layers))
     return status
 
 

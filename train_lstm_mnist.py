@@ -1,125 +1,138 @@
-"""Trains a multi-layer LSTM that reads an MNIST digit row by row.
+"""Train a multi-layer LSTM that reads an MNIST digit row by row.
 
 With no flags this is the tutorial: two layers of 256 units, Adam at 1e-3,
 dropout 0.5, 2000 steps of 128 images, and the 10,000 test images at the end.
-Its transcript goes to stdout, and all else to stderr.
+Its transcript goes to stdout, all other output to stderr.
 """
+import argparse
 import sys
 
-from training import packages
-from training.command_line import Parser, number, whole
-from training.errors import UserError, reports_errors
-from training.mnist_files import NoMirrorError
-from training.workers import ALONE, join
+from training import flags as kinds
+from training.errors import UserError, import_tensorflow, reports_errors, require
+from training.mnist import NoMirrorError
+from training.workers import join
+
+# The tutorial's accuracy in less time.
+QUICK = dict(lr=0.01, lr_schedule='linear', keep_prob=0.9, hidden_size=128, steps=1500)
 
 
 def parse_flags(argv=None):
-    """Returns the flags as an `argparse.Namespace`; see `Parser.parse`."""
-    parser = Parser(__doc__)
+    """Return the flags as an `argparse.Namespace`; see `training.flags.parse`."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     # The tutorial's hyper-parameters.
-    parser.flag('--lr', 1e-3, "Adam's learning rate", type=number(
-        float, 'a number above 0', lambda lr: 0 < lr < float('inf')))
-    parser.flag('--batch_size', 128, 'images a step', type=whole(1))
-    parser.flag('--keep_prob', 0.5, 'chance that dropout keeps a unit',
-                type=number(float, 'a number above 0 and at most 1',
-                            lambda p: 0 < p <= 1))
-    parser.flag('--hidden_size', 256, 'units of an LSTM layer',
-                type=whole(1, 8192))
-    parser.flag('--layer_num', 2, 'LSTM layers', type=whole(1, 64))
-    parser.flag('--steps', 2000, 'training steps', type=whole(1))
+    parser.add_argument('--lr', default=1e-3, type=kinds.number(
+        float, 'a number above 0', lambda lr: 0 < lr < float('inf')),
+        help="Adam's learning rate (default: %(default)s)")
+    parser.add_argument('--batch_size', default=128, type=kinds.whole(1),
+                        help='images a step (default: %(default)s)')
+    parser.add_argument('--keep_prob', default=0.5, type=kinds.number(
+        float, 'a number above 0 and at most 1', lambda p: 0 < p <= 1),
+        help='chance that dropout keeps a unit (default: %(default)s)')
+    parser.add_argument('--hidden_size', default=256, type=kinds.whole(1, 8192),
+                        help='units of an LSTM layer (default: %(default)s)')
+    parser.add_argument('--layer_num', default=2, type=kinds.whole(1, 64),
+                        help='LSTM layers (default: %(default)s)')
+    parser.add_argument('--steps', default=2000, type=kinds.whole(1),
+                        help='training steps (default: %(default)s)')
     # What it does not have.
-    parser.flag('--lr_schedule', 'constant', 'linear has the learning rate rise '
-                'for a tenth of the steps, and fall from there to 0',
-                choices=('constant', 'linear'))
-    parser.flag('--ema_decay', 0.0, 'test and keep a moving average of the '
-                'weights, of which a step leaves this share as it was; 0 is '
-                'off', type=number(float, 'a number from 0 to below 1',
-                                   lambda d: 0 <= d < 1))
-    parser.add_argument(
-        '--dynamic_rnn', action='store_true',
-        help='unroll with tf.nn.dynamic_rnn, not by hand (default: by hand)')
-    parser.add_quick(lr=0.01, lr_schedule='linear', keep_prob=0.9, hidden_size=128,
-                     steps=1500)
-    parser.add_run_flags()
-    return parser.parse(sys.argv[1:] if argv is None else argv)
+    parser.add_argument('--lr_schedule', default='constant',
+                        choices=('constant', 'linear'),
+                        help='linear: the learning rate rises for a tenth of the '
+                        'steps and then falls to 0 (default: %(default)s)')
+    parser.add_argument('--dynamic_rnn', action='store_true',
+                        help='unroll with tf.nn.dynamic_rnn (default: by hand)')
+    parser.add_argument('--quick', action='store_true',
+                        help="the tutorial's accuracy in less time, with other "
+                        'defaults: ' + ' '.join('--%s %s' % flag
+                                                for flag in QUICK.items()))
+    kinds.add_run_flags(parser)
+    return kinds.parse(parser, argv, QUICK)
 
 
-def train(flags, workers=ALONE):
-    """The tutorial's script: session, data, graph, loop, test.
+def train(flags, run):
+    """Run the tutorial's script: session, data, graph, loop, test.
 
     Args:
-        flags: as `parse_flags` gives them.
-        workers: the processes that train together.
-
-    Raises:
-        UserError: there is something that the user can repair.
-        Stopped: the user stopped it.
+        flags: `argparse.Namespace`, as `parse_flags` returns it.
+        run: `training.loop.Run`, what happens besides: checkpoints, progress and
+            so on.
     """
-    # TensorFlow takes a second: a mistyped flag was answered before that.
-    packages.require('tqdm', 'matplotlib', 'filelock')
     import tensorflow as tf
 
     import data
     import model
-    from training.run import Run
     from training.schedule import learning_rate
 
     config = tf.ConfigProto()
     config.gpu_options.allow_growth = True
-    with Run(flags, config, workers) as run, \
-            tf.Graph().as_default(), tf.Session(config=config) as sess:
-        with workers.rank0_first():  # where several train, one downloads
-            mnist = data.read_data_sets(
-                flags.data_dir, one_hot=True, dataset=flags.dataset,
-                mirrors=run.mirrors, seed=run.seed)
+    with tf.Session(config=run.on_device(config)) as sess:
+        mnist = data.read_data_sets(flags.data_dir, one_hot=True,
+                                    dataset=flags.dataset, mirrors=run.mirrors,
+                                    seed=flags.seed)
         print(mnist.train.images.shape)
-        run.open_directory()  # for what is kept
-        tf.set_random_seed(run.graph_seed)
 
-        # The tutorial's steps 1 and 2, and the loss, are in model.py.
-        lr = learning_rate(flags.lr, flags.lr_schedule, flags.steps)
-        m = model.build(lr, flags.hidden_size, flags.layer_num,
-                        flags.dynamic_rnn, workers.distribute)
-        watched = run.watch(m)  # what each step is looked at by
+        # The tutorial's steps 1 and 2, and the loss of step 3, are in model.py.
+        m = model.build(learning_rate(flags.lr, flags.lr_schedule, flags.steps),
+                        flags.hidden_size, flags.layer_num, flags.dynamic_rnn,
+                        run.workers.distribute)
 
         # Its step 3: train and test.
         sess.run(tf.global_variables_initializer())
-        for step in run.steps(sess, mnist):  # from 1, or where it was stopped
+        # Make the run directory, or restore the run that --resume names.
+        run.begin(sess, m, mnist, model.build_export)
+        for step in run.steps():
             batch = mnist.train.next_batch(flags.batch_size)
-            images, labels = workers.shard(batch)  # all of it, if it trains alone
-            _, seen = sess.run([m.train_op, watched], feed_dict={
-                m.images: images, m.y: labels, m.keep_prob: flags.keep_prob,
+            # Take the part of this worker; one that trains alone takes all.
+            images, labels = run.workers.shard(batch)
+            loss, _ = sess.run([m.cross_entropy, m.train_op], feed_dict={
+                m._X: images, m.y: labels, m.keep_prob: flags.keep_prob,
                 m.batch_size: len(images)})
-            run.after_step(seen)  # saves, every --save_every steps
-            if step % 200 == 0 or run.is_logged(step):
+            if step % 200 == 0:
                 train_accuracy = sess.run(m.accuracy, feed_dict={
-                    m.images: batch[0], m.y: batch[1], m.keep_prob: 1.0,
+                    m._X: batch[0], m.y: batch[1], m.keep_prob: 1.0,
                     m.batch_size: flags.batch_size})
-                if step % 200 == 0:
-                    run.print('Iter%d, step %d, training accuracy %g' % (
-                        mnist.train.epochs_completed, step, train_accuracy))
-                run.log(train_accuracy)  # for the bar and TensorBoard
+                print('Iter%d, step %d, training accuracy %g' % (
+                    mnist.train.epochs_completed, step, train_accuracy))
+                # Show it in TensorBoard and curves.png.
+                run.log('accuracy/training', train_accuracy)
+            # Show the progress, save a checkpoint, stop after Ctrl-C.
+            run.after_step(step, loss)
 
-        try:
-            test_accuracy = sess.run(m.accuracy, feed_dict={
-                m.images: mnist.test.images, m.y: mnist.test.labels,
-                m.keep_prob: 1.0, m.batch_size: mnist.test.images.shape[0],
-                **run.averages()})  # with --ema_decay, averages for weights
-        except tf.errors.ResourceExhaustedError:  # of a large network
-            test_accuracy = run.test_in_parts()
+        test_accuracy = test(sess, m, mnist, flags.batch_size)
         print('test accuracy %g' % test_accuracy)
-        run.finish(test_accuracy, model.build_export)
+        # Export the network, draw curves.png, write result.json.
+        run.end(test_accuracy)
+
+
+def test(sess, m, mnist, batch_size):
+    """Return the accuracy on the test images, all in one `sess.run`."""
+    import tensorflow as tf
+
+    from training.metrics import evaluate
+    try:
+        return sess.run(m.accuracy, feed_dict={
+            m._X: mnist.test.images, m.y: mnist.test.labels,
+            m.keep_prob: 1.0, m.batch_size: mnist.test.images.shape[0]})
+    except tf.errors.ResourceExhaustedError:
+        # There is no memory for all at once: test a part at a time.
+        accuracy, _ = evaluate(sess, m, mnist.test, batch_size)
+        return accuracy
 
 
 @reports_errors
 def main(argv=None):
-    """Trains as the flags in argv say."""
+    """Train as the flags in argv say."""
     workers = join('--horovod' in (sys.argv if argv is None else argv))
     flags = workers.on_rank0(lambda: parse_flags(argv))
-    packages.import_tensorflow()
+    # Importing TensorFlow takes seconds: wrong flags were answered before.
+    import_tensorflow()
+    require('tqdm', 'matplotlib', 'filelock')
+    from training.loop import Run
     try:
-        with workers.quiet():
-            train(flags, workers)
+        with workers.quiet(), Run(flags, workers) as run:
+            train(flags, run)
     except NoMirrorError as error:
         if flags.resume:
             raise

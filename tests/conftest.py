@@ -1,4 +1,4 @@
-"""What the tests share: scripts that are run, data, runs, mirrors that lie."""
+"""Shared by the tests: running scripts, data, finished runs, bad mirrors."""
 import contextlib
 import fcntl
 import gzip
@@ -22,12 +22,12 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 import data  # noqa: E402
-from training import mnist_files  # noqa: E402
+from training import mnist  # noqa: E402
 
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
 os.environ['no_proxy'] = '127.0.0.1'
-# The cards are hidden from all tests but those of test_gpu.py, which put this back.
-CARDS = {'CUDA_VISIBLE_DEVICES': os.environ.get('CUDA_VISIBLE_DEVICES', '0')}
+# GPUs are hidden from all tests but those of test_gpu.py, which use this.
+GPUS = {'CUDA_VISIBLE_DEVICES': os.environ.get('CUDA_VISIBLE_DEVICES', '0')}
 os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
 if 'MNIST_DATA_DIR' in os.environ:
     os.environ['MNIST_DATA_DIR'] = os.path.abspath(os.environ['MNIST_DATA_DIR'])
@@ -36,22 +36,21 @@ SMALL = ('--hidden_size', 8, '--batch_size', 16, '--device', 'cpu')
 # A step takes some milliseconds, and an epoch 13 steps.
 QUICK = ('--dataset', 'digits', '--hidden_size', '8', '--layer_num', '1',
          '--dynamic_rnn', '--batch_size', '100', '--keep_prob', '1', '--seed',
-         '3', '--ema_decay', '0.9', '--device', 'cpu')
+         '3', '--device', 'cpu')
 
 NOWHERE = 'http://127.0.0.1:9/'  # the discard port: nobody listens
 
 
 def pytest_configure(config):
     config.addinivalue_line('markers', 'long: begins early')
-    # TensorFlow 1.15's own imports bring these up; numpy silences the second
-    # itself, and pytest takes that back.
+    # Warnings of TensorFlow 1.15's own imports.
     for chatter in ('ignore::DeprecationWarning',
                     'ignore:numpy.ufunc size changed:RuntimeWarning'):
         config.addinivalue_line('filterwarnings', chatter)
 
 
 def pytest_collection_modifyitems(items):
-    # So that no core waits in the end for one of them.
+    # Long tests first, or a core would wait for one of them at the end.
     items.sort(key=lambda item: not item.get_closest_marker('long'))
 
 
@@ -61,25 +60,20 @@ def mnist_dir():
     folder = os.environ.get('MNIST_DATA_DIR')
     if not folder:
         pytest.skip('MNIST_DATA_DIR names no folder with MNIST')
-    assert is_mnist(folder)
+    assert mnist.is_mnist(folder)
     return folder
 
 
-def is_mnist(folder):
-    """Returns whether the four files are MNIST's, bit for bit."""
-    return mnist_files.fingerprint(str(folder)) == mnist_files.published()
-
-
 def idx(items):
-    """Returns uint8 items, [n, 28, 28] or [n], as a gzipped IDX file."""
+    """Return uint8 items, [n, 28, 28] or [n], as a gzipped IDX file."""
     header = np.array([0x800 + items.ndim, *items.shape], '>u4').tobytes()
     return gzip.compress(header + items.astype(np.uint8).tobytes(), 1)
 
 
 def make_up():
-    """Returns {name: bytes} of files in MNIST's format: 5,256 images and 64.
+    """Return {name: bytes} of files in MNIST's format: 5,256 images and 64.
 
-    An image's class is the place of a bright band, so that it can be learnt.
+    The place of a bright band is the class of an image, so it can be learned.
     """
     def images(labels):
         pixels = np.zeros([len(labels), 28, 28])
@@ -88,8 +82,8 @@ def make_up():
         return idx(pixels)
 
     train, test = np.arange(5256) % 10, np.arange(64) % 10
-    return dict(zip(mnist_files.FILES, (images(train), idx(train), images(test),
-                                 idx(test))))
+    return dict(zip(mnist.FILES, (images(train), idx(train), images(test),
+                                  idx(test))))
 
 
 @pytest.fixture(scope='session')
@@ -109,9 +103,9 @@ def made_up_dir(tmp_path, made_up):
 
 @contextlib.contextmanager
 def serving(answer):
-    """Gives the address of a server on 127.0.0.1.
+    """Yield the address of a server on 127.0.0.1.
 
-    It takes answer(handler, name), which answers a GET of a file by name.
+    answer(handler, name) answers a GET of a file.
     """
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -135,13 +129,13 @@ def serving(answer):
 
 @pytest.fixture
 def serve():
-    """A function that does as `serving` until the test ends."""
+    """A function that does the same as `serving` until the test ends."""
     with contextlib.ExitStack() as servers:
         yield lambda answer: servers.enter_context(serving(answer))
 
 
 def once(tmp_path_factory, name, make):
-    """Returns a folder that make(folder) fills, in one of xdist's workers."""
+    """Return a folder that make(folder) fills, in one of xdist's workers."""
     base = tmp_path_factory.getbasetemp()
     if 'PYTEST_XDIST_WORKER' in os.environ:
         base = base.parent
@@ -156,13 +150,13 @@ def once(tmp_path_factory, name, make):
 
 @pytest.fixture(scope='session')
 def digits_run(tmp_path_factory):
-    """A run that is done, of 500 steps on the bundled digits, with averages."""
+    """A finished run of 500 steps on scikit-learn's digits."""
     def make(folder):
         run_dir = folder / 'run'
         done = run('train_lstm_mnist.py', '--dataset', 'digits', '--seed', 1,
-                   '--hidden_size', 32, '--dynamic_rnn', '--ema_decay', 0.98,
-                   '--save_every',
-                   100, '--steps', 500, '--device', 'cpu', '--run_dir', run_dir)
+                   '--hidden_size', 32, '--dynamic_rnn', '--lr', 0.005,
+                   '--save_every', 100, '--steps', 500, '--device', 'cpu',
+                   '--run_dir', run_dir)
         assert done.returncode == 0, done.stderr
         run_dir.joinpath('stdout').write_text(done.stdout)
         run_dir.joinpath('stderr').write_text(done.stderr)
@@ -172,7 +166,7 @@ def digits_run(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def whole_run(tmp_path_factory):
-    """A run of 120 steps that nobody stopped."""
+    """A finished run of 120 steps."""
     def make(folder):
         assert call('train_lstm_mnist.py', *QUICK, '--steps', 120,
                     '--run_dir', folder / 'run').returncode == 0
@@ -182,12 +176,12 @@ def whole_run(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def digits():
-    """The test part of the bundled digits."""
+    """The test set of scikit-learn's digits."""
     return data.read_data_sets('', dataset='digits').test
 
 
 def check(part, n):
-    """That a data set has n proper examples."""
+    """Assert that a data set has n proper examples."""
     assert part.num_examples == n
     assert part.images.shape == (n, 784) and part.images.dtype == np.float32
     assert part.images.min() == 0 and 0.99 < part.images.max() <= 1
@@ -207,7 +201,7 @@ def jpeg(image, **options):
 
 
 def send(handler, body, length=None):
-    """Answers a request with 200 and body, of the length that it claims."""
+    """Answer a request with 200 and body; length is the Content-Length."""
     handler.send_response(200)
     handler.send_header('Content-Length',
                         len(body) if length is None else length)
@@ -218,13 +212,6 @@ def send(handler, body, length=None):
 def stall(handler, name, body):
     send(handler, body[:100], len(body))
     time.sleep(3)
-
-
-def drip(handler, name, body):
-    send(handler, b'', len(body))
-    for place in range(100):
-        handler.wfile.write(body[place:place + 1])
-        time.sleep(0.1)
 
 
 def redirect(handler, name, body):
@@ -241,16 +228,17 @@ def reset(handler, name, body):
     handler.connection.close()
 
 
-# What a mirror may do instead of sending train-images, and what is said of it.
+# What a bad mirror does instead of sending a file, and the reason that is printed.
+NOT_PUBLISHED = 'sent a file whose sha256 is not the published one'
 LIES = {
     'the wrong file': (lambda handler, name, body: send(
-        handler, bytes(len(body))), 'whose sha256 is not the published one'),
+        handler, bytes(len(body))), NOT_PUBLISHED),
     'too little': (lambda handler, name, body: send(handler, body[:-1]),
-                   'sent {less} of the {size} bytes'),
+                   NOT_PUBLISHED),
     'less than it says': (lambda handler, name, body: send(
-        handler, body[:-1], len(body)), 'sent {less} of the {size} bytes'),
+        handler, body[:-1], len(body)), ' bytes read, 1 more expected'),
     'too much': (lambda handler, name, body: send(handler, body + bytes(10 ** 6)),
-                 'sent more than the {size} bytes'),
+                 NOT_PUBLISHED),
     'nothing': (lambda handler, name, body: None, 'without response'),
     'no HTTP': (lambda handler, name, body: handler.wfile.write(b'hi\n' * 9),
                 'hi'),
@@ -258,18 +246,14 @@ LIES = {
             'HTTP 404 Not Found'),
     '500': (lambda handler, name, body: handler.send_error(500),
             'HTTP 500 Internal Server Error'),
-    'a circle': (redirect, 'redirect error that would lead to an infinite loop'),
+    'a circle': (redirect, 'HTTP 302 Found'),
     'a reset': (reset, 'Connection reset by peer'),
     'half, then silence': (stall, 'timed out'),
-    'a byte now and then': (drip, 'bytes of {name} in 1 seconds'),
 }
 
 
 def full_disk(folder, size='4k', full=True):
-    """Returns the start of a command, for `run`, that sees a small disk there.
-
-    It is of that size, and full or empty.
-    """
+    """Return the start of a command, for `run`, that sees a small disk there."""
     mount = 'mount -t tmpfs -o size=%s none "$1"' % size
     fill = 'head -c %s /dev/zero >"$1"/filler' % size.upper() if full else ':'
     return (*_unshare('--map-root-user', '--mount'), 'sh', '-c',
@@ -277,7 +261,7 @@ def full_disk(folder, size='4k', full=True):
 
 
 def without_root():
-    """Returns the start of a command, for `run`, that no root's rights reach."""
+    """Return the start of a command, for `run`, that has no rights of root."""
     return () if os.geteuid() else _unshare()
 
 
@@ -289,13 +273,13 @@ def _unshare(*flags):
 
 
 def run(script, *args, cwd=ROOT, stdout=subprocess.PIPE, prefix=(), **env):
-    """Runs one of the project's scripts, after a prefix of the command.
+    """Run one of the project's scripts, after a prefix of the command.
 
-    Returns a CompletedProcess; its error_lines are those of stderr that begin
-    with `error:`.
+    Return a CompletedProcess with error_lines, those of stderr that begin with
+    `error:`.
     """
     env = dict(os.environ, **env)
-    env.pop('TF_CPP_MIN_LOG_LEVEL', None)  # the script is to see to that itself
+    env.pop('TF_CPP_MIN_LOG_LEVEL', None)  # the script must set it
     done = subprocess.run(
         [*prefix, sys.executable, os.path.join(ROOT, script), *map(str, args)],
         cwd=str(cwd), env=env, stdout=stdout,
@@ -305,10 +289,7 @@ def run(script, *args, cwd=ROOT, stdout=subprocess.PIPE, prefix=(), **env):
 
 
 def call(script, *args, cwd=ROOT):
-    """As `run`, in this process, which has TensorFlow imported.
-
-    For what needs no process of its own.
-    """
+    """Do the same as `run` in this process, which has TensorFlow imported."""
     main = importlib.import_module(script[:-len('.py')]).main
     stdout, stderr = (io.TextIOWrapper(io.BytesIO(), 'utf-8') for _ in range(2))
     before, argv = os.getcwd(), sys.argv
@@ -336,16 +317,16 @@ def _with_error_lines(done):
 
 
 def start(*args, cwd, **streams):
-    """Begins a training; returns its process."""
+    """Start a training; return its process."""
     return subprocess.Popen(
         [sys.executable, os.path.join(ROOT, 'train_lstm_mnist.py'),
          *map(str, args)],
         cwd=str(cwd), universal_newlines=True, stderr=streams.pop(
             'stderr', subprocess.PIPE), **streams,
-        # Unbuffered, Python has nothing left to flush as it exits.
+        # With it, Python would have nothing to flush when it exits.
         env={name: value for name, value in os.environ.items()
              if name != 'PYTHONUNBUFFERED'},
-        # What runs in the background of a script ignores SIGINT.
+        # SIGINT is ignored if the tests run in the background of a script.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
@@ -356,28 +337,34 @@ def wait_for(text, stream):
     raise AssertionError('no line with ' + text)
 
 
-# Of graphs that tests build.
+# For graphs that tests build.
+
+def build(lr=1e-3, hidden_size=256, layer_num=2, **more):
+    """Build the graph, by default with the tutorial's hyper-parameters."""
+    import model
+    return model.build(lr, hidden_size, layer_num, **more)
+
 
 def feed(m, n, keep_prob=1.0, seed=0):
-    """A feed of n random images with random labels."""
+    """Return a feed_dict with n random images and labels."""
     random = np.random.RandomState(seed)
-    return {m.images: random.rand(n, 784).astype(np.float32),
+    return {m._X: random.rand(n, 784).astype(np.float32),
             m.y: np.eye(10)[random.randint(10, size=n)],
             m.batch_size: n, m.keep_prob: keep_prob}
 
 
 def initialized(sess):
-    """Initializes the variables of the default graph; returns the session."""
+    """Initialize the variables of the default graph; return the session."""
     import tensorflow as tf
     sess.run(tf.global_variables_initializer())
     return sess
 
 
 def gradients_of(sess, m, fed):
-    """Takes a step, and returns its gradients as {a weight's name: array}.
+    """Run a step; return its gradients as {name of the weight: array}.
 
-    They are read from Adam's first slots, which are 0.1 of them after a step
-    from 0: building the gradients once more would take seconds.
+    After a first step, Adam's first slots are 0.1 times the gradients. Building the
+    gradients a second time would take seconds.
     """
     import tensorflow as tf
     names = [v.op.name for v in tf.trainable_variables()]

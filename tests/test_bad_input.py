@@ -1,9 +1,8 @@
-"""The catalogue of bad input: what is said of it, and that nothing changes.
+"""The catalogue of bad input: each gets its error line, and nothing changes.
 
-A case is a command; what was done before to the folder that it is given in,
-which holds data/, in MNIST's format, run/, a run of 20 steps on it, done, and
-digit.png; the exit status; and the error lines, whole. They are all that the
-command says of it, and they come last.
+A case has a command, what was done before to the folder where it runs, the exit
+status, and the whole error lines, which come last. The folder has data/ in MNIST's
+format, run/, a finished run of 20 steps on it, and digit.png.
 """
 import gzip
 import json
@@ -30,8 +29,7 @@ from conftest import (
 )
 from PIL import Image
 
-from training import mnist_files
-from training.files import SHA256SUMS
+from training import mnist
 from training.run_directory import RunDirectory
 
 TRAIN = 'train_lstm_mnist.py --steps 1 --hidden_size 8 --layer_num 1 '
@@ -42,7 +40,7 @@ CHECK = 'data.py data ' + NOWHERE
 
 @pytest.fixture(scope='module')
 def begun(made_up, tmp_path_factory):
-    """The folder that every case begins with."""
+    """The folder that each case gets a copy of."""
     def make(folder):
         (folder / 'data').mkdir()
         for name, body in made_up.items():
@@ -52,7 +50,7 @@ def begun(made_up, tmp_path_factory):
         assert call(*(ON_DATA + '--dynamic_rnn --steps 20 --save_every 10 '
                       '--seed 3 --run_dir run').split(),
                     cwd=folder).returncode == 0
-        # Each case has its copy of the data, which is named as it was once kept.
+        # Each case reads its own copy of the data.
         config = folder / 'run' / 'config.json'
         config.write_text(config.read_text().replace(
             json.dumps(str(folder / 'data')), '"data"'))
@@ -60,10 +58,10 @@ def begun(made_up, tmp_path_factory):
     return once(tmp_path_factory, 'begun', make)
 
 
-# What is done to the folder.
+# Damage to the folder.
 
 def do(function, name, *args):
-    """A damage: calls function with the path of name, and args."""
+    """Return a damage: function(path of name, *args)."""
     return lambda folder: function(folder / name, *args)
 
 
@@ -76,7 +74,7 @@ def cut(place):
 
 
 def flip(place):
-    """Flips a bit at a byte, or at a share of the bytes."""
+    """Flip a bit at a byte, or at a share of the bytes."""
     def of(body):
         body = bytearray(body)
         body[int(place * len(body)) if isinstance(place, float)
@@ -94,7 +92,7 @@ def remove(path):
 
 
 def instead(make):
-    """Puts what make(path) makes in a file's place."""
+    """Put what make(path) makes in the place of a file."""
     def of(path):
         remove(path)
         make(path)
@@ -102,7 +100,7 @@ def instead(make):
 
 
 def not_done(*damages):
-    """The run was stopped before its end, and then damaged."""
+    """Return a damage: the run was stopped before its end, and then damaged."""
     def damage(folder):
         (folder / 'run' / 'result.json').unlink()
         for each in damages:
@@ -140,7 +138,7 @@ def png(width, height, pixels):
 
 
 def images(folder):
-    """Files that are no image, lie about what they are, or show nothing."""
+    """Make files that are no image, have wrong headers, or show nothing."""
     for name, body in {
             'text.png': b'no image', 'empty.png': b'',
             'page.jpg': b'<html>404</html>', 'archive.png': idx(np.zeros(9)),
@@ -226,9 +224,6 @@ for flags, why in {
         '--seed -1': "a whole number from 0 to 2147483646, not '-1'",
         '--seed 2147483647':
             "a whole number from 0 to 2147483646, not '2147483647'",
-        '--ema_decay 1': "a number from 0 to below 1, not '1'",
-        '--ema_decay -0.1': "a number from 0 to below 1, not '-0.1'",
-        '--ema_decay nan': "a number from 0 to below 1, not 'nan'",
         '--log_every 0': "a whole number, 1 or more, not '0'",
         '--save_every 0': "a whole number, 1 or more, not '0'",
         '--mirror storage.example.com/mnist':
@@ -269,6 +264,7 @@ usage('--resume run --run_dir b', 'argument --run_dir: not with --resume, which 
       'names the folder itself')
 usage('--step 5', 'unrecognized arguments: --step 5')
 usage('100', 'unrecognized arguments: 100')
+usage('--ema_decay 0.995', 'unrecognized arguments: --ema_decay 0.995')
 for flags, why in {
         '': 'the following arguments are required: RUN_DIR, FILE',
         'run': 'name either FILEs or --test N',
@@ -346,31 +342,31 @@ for name, body in make_up().items():
             'it holds the label 10, and labels are 0 to 9')
         case(name + ': a label more', CHECK, do(change, path, put(header(
             magic, count + 1, items=bytes(count + 1)))),
-            'error: in data, %s has %d labels for the %d images of %s: delete '
-            'the wrong one and run again' % (
+            'error: in data, %s has %d labels for the %d images of %s: put in the '
+            'files that belong together' % (
                 name, count + 1, count, name.replace('labels-idx1',
                                                      'images-idx3')))
     case(name + ': missing', CHECK, do(remove, path),
          "error: data has no %s, and what it has is not MNIST's (%s): put in "
-         'what is missing of the same data set, or delete all to fetch MNIST'
-         % (name, ', '.join(other for other in mnist_files.FILES if other != name)))
+         'what is missing of the same data set, or name an empty folder to fetch MNIST'
+         % (name, ', '.join(other for other in mnist.FILES if other != name)))
     for what, make in {'a pipe': lambda path: os.mkfifo(str(path)),
                        'a folder': lambda path: path.mkdir()}.items():
         case('%s: %s' % (name, what), CHECK, do(instead(make), path),
              'error: %s is not a file: put one in its place, or name another '
              'folder with --data_dir' % path)
 case('a data file that is a link to nothing', CHECK, do(
-    instead(lambda path: path.symlink_to('gone')), 'data/' + mnist_files.TEST_LABELS),
+    instead(lambda path: path.symlink_to('gone')), 'data/' + mnist.TEST_LABELS),
     'error: cannot read data/t10k-labels-idx1-ubyte.gz (No such file or '
-    'directory): mend that, or name another folder with --data_dir')
+    'directory): fix that, or name another folder with --data_dir')
 case('a data file that may not be read', CHECK, do(
-    lambda path: path.chmod(0), 'data/' + mnist_files.TEST_LABELS),
+    lambda path: path.chmod(0), 'data/' + mnist.TEST_LABELS),
     'error: cannot read data/t10k-labels-idx1-ubyte.gz (Permission denied): '
-    'mend that, or name another folder with --data_dir')
+    'fix that, or name another folder with --data_dir')
 case('a damaged data file, training', ON_DATA, do(
-    change, 'data/' + mnist_files.TEST_IMAGES, cut(0.5)),
+    change, 'data/' + mnist.TEST_IMAGES, cut(0.5)),
     'error: data/%s is damaged (Compressed file ended before the end-of-stream '
-    'marker was reached): delete it and run again' % mnist_files.TEST_IMAGES)
+    'marker was reached): delete it and run again' % mnist.TEST_IMAGES)
 
 MISSING = ('train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, '
            't10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz')
@@ -390,10 +386,10 @@ case('a data folder that may not be read', CHECK, do(
     '--data_dir')
 case('no space for the data', 'data.py full {mirror}', None,
      'error: cannot write full/train-images-idx3-ubyte.gz (No space left on '
-     'device): mend that, or name another folder')
+     'device): fix that, or name another folder')
 case('data that may not be written', 'data.py locked {mirror}', None,
      'error: cannot write locked/train-images-idx3-ubyte.gz (Permission denied): '
-     'mend that, or name another folder')
+     'fix that, or name another folder')
 
 case('a run directory with something in it', ON_DATA + '--run_dir run', None,
      'error: the folder run is not empty: name a new one with --run_dir')
@@ -405,11 +401,11 @@ case('a run directory where nothing may be made', ON_DATA
      'error: cannot make the folder locked/run (Permission denied): name '
      'another with --run_dir')
 case('a run directory that may not be written', ON_DATA + '--run_dir locked',
-     None, 'error: cannot write locked/.lock (Permission denied): mend '
+     None, 'error: cannot write locked/.lock (Permission denied): fix '
      'that, or name another folder')
 case('a run directory without space', ON_DATA + '--run_dir full/run', None,
-     'error: cannot write full/run/config.json (No space left on device): mend '
-     'that, or name another folder')
+     'error: cannot write full/run/config.json (No space left on device): fix '
+     'that and begin a new run')
 IN_USE = ('error: %s is in use by a training that is running, or its file system has '
           'no locks: wait for it, stop it, or name another folder')
 USED = []
@@ -417,6 +413,7 @@ USED = []
 
 def in_use(path):
     USED.append(RunDirectory(str(path)))
+    USED[-1].lock()
 
 
 case('a run directory in use', ON_DATA + '--run_dir new', do(
@@ -500,7 +497,7 @@ case('--resume: every .data missing', RESUME, both_checkpoints(
                           'directory' % step for step in (20, 10)))
 OTHER_DATA = ('error: data does not hold the files that run was trained on: name '
               'the folder that does with --data_dir')
-relabel = do(change, 'data/' + mnist_files.TEST_LABELS,
+relabel = do(change, 'data/' + mnist.TEST_LABELS,
              put(header(2049, 64, items=bytes(64))))
 case('--resume: other data', RESUME, not_done(relabel), OTHER_DATA)
 case('--resume: no data', RESUME + '--mirror ' + NOWHERE,
@@ -509,8 +506,8 @@ case('--resume: no data', RESUME + '--mirror ' + NOWHERE,
      'or name the folder that has them' % (NOWHERE, MISSING))
 
 PREDICT = 'predict.py run --test 3 '
-DAMAGED_MODEL = ('error: run/saved_model is damaged (%s): delete it and run python '
-                 'train_lstm_mnist.py --resume run')
+DAMAGED_MODEL = ('error: run/saved_model is damaged (%s): move it away, and make it '
+                 'again: python train_lstm_mnist.py --resume run')
 case('predict.py: no run', PREDICT, do(remove, 'run'),
      'error: there is no folder run: name the directory of a run that is done')
 case('predict.py: a run that is not done', PREDICT, do(remove, 'run/saved_model'),
@@ -519,18 +516,34 @@ case('predict.py: a run that is not done', PREDICT, do(remove, 'run/saved_model'
 case('predict.py: no run directory', PREDICT,
      do(instead(lambda path: path.mkdir()), 'run'),
      'error: run is not the directory of a run: name one of a run that is done')
-for name in ('saved_model.pb', 'variables/variables.index',
-             'variables/variables.data-00000-of-00001', SHA256SUMS):
-    for how, function, args in (('cut', change, [cut(0.9)]),
-                                ('empty', change, [put(b'')]),
-                                ('bit flipped', change, [flip(0.5)]),
-                                ('missing', remove, [])):
-        case('predict.py: %s %s' % (name, how), PREDICT,
-             do(function, 'run/saved_model/' + name, *args),
-             DAMAGED_MODEL % "[Errno 2] No such file or directory: "
-             "'run/saved_model/assets.extra/SHA256SUMS'" if how == 'missing'
-             and name == SHA256SUMS else DAMAGED_MODEL
-             % 'its files are not those of its SHA256SUMS')
+PB, INDEX, WEIGHTS = ('saved_model.pb', 'variables/variables.index',
+                      'variables/variables.data-00000-of-00001')
+for name, how, function, args, why in (
+        (PB, 'cut', change, [cut(0.9)], "Cannot parse file "
+         "b'run/saved_model/saved_model.pb': Error parsing message with type "
+         "'tensorflow.SavedModel'."),
+        (PB, 'empty', change, [put(b'')],
+         "MetaGraphDef associated with tags 'serve' could not be found in "
+         'SavedModel. To inspect available tag-sets in the SavedModel, please use '
+         'the SavedModel CLI: `saved_model_cli`'),
+        (PB, 'missing', remove, [], 'SavedModel file does not exist at: '
+         'run/saved_model/{saved_model.pbtxt|saved_model.pb}'),
+        (INDEX, 'cut', change, [cut(0.9)], 'not an sstable (bad magic number)'),
+        (INDEX, 'empty', change, [put(b'')], 'file is too short to be an sstable'),
+        (INDEX, 'bit flipped', change, [flip(0.5)],
+         'Unable to read file (run/saved_model/variables/variables.index). Perhaps '
+         'the file is corrupt or was produced by a newer version of TensorFlow with '
+         'format changes (failed to seek to header entry): block checksum mismatch'),
+        (INDEX, 'missing', remove, [], 'The passed save_path is not a valid '
+         'checkpoint: run/saved_model/variables/variables'),
+        (WEIGHTS, 'cut', change, [cut(0.9)], 'Read less bytes than requested'),
+        (WEIGHTS, 'empty', change, [put(b'')], 'Read less bytes than requested'),
+        (WEIGHTS, 'bit flipped', change, [flip(0.5)], 'Checksum does not '
+         'match: stored # vs. calculated on the restored bytes #'),
+        (WEIGHTS, 'missing', remove, [], 'run/saved_model/' + WEIGHTS
+         + '; No such file or directory')):
+    case('predict.py: %s %s' % (name, how), PREDICT,
+         do(function, 'run/saved_model/' + name, *args), DAMAGED_MODEL % why)
 case('predict.py: config.json cut', PREDICT, do(change, 'run/config.json',
                                                 cut(0.5)),
      'error: run does not tell what it was trained on: put back a whole '
@@ -544,22 +557,22 @@ case('predict.py: no data', PREDICT, do(remove, 'data'),
      'error: MNIST is not there: put %s into data, or name the folder that has '
      'them' % MISSING)
 case('predict.py: damaged data', PREDICT, do(
-    change, 'data/' + mnist_files.TEST_LABELS, flip(-6)),
+    change, 'data/' + mnist.TEST_LABELS, flip(-6)),
     'error: data/%s is damaged (CRC check failed %s != %s): delete it and run '
-    'again' % (mnist_files.TEST_LABELS, hex(crc ^ 1 << 20), hex(crc)))
+    'again' % (mnist.TEST_LABELS, hex(crc ^ 1 << 20), hex(crc)))
 case('predict.py: images', 'predict.py run digit.png %s digit.png' % ' '.join(
     IMAGES), images, *['error: %s cannot be read (%s): name an image of a digit'
                        % name_and_why for name_and_why in IMAGES.items()])
 case('predict.py: rows that may not be written', PREDICT
      + '--rows locked/rows.png', None,
-     'error: cannot write locked/rows.png (Permission denied): mend that, or '
+     'error: cannot write locked/rows.png (Permission denied): fix that, or '
      'name another folder')
 case('predict.py: no space for rows', PREDICT + '--rows full/rows.png', None,
-     'error: cannot write full/rows.png (No space left on device): mend that, '
+     'error: cannot write full/rows.png (No space left on device): fix that, '
      'or name another folder')
 case('predict.py: cells that may not be written', PREDICT
      + '--cells locked/cells.png', None,
-     'error: cannot write locked/cells.png (Permission denied): mend that, or '
+     'error: cannot write locked/cells.png (Permission denied): fix that, or '
      'name another folder')
 
 assert len(CASES) >= 60

@@ -1,12 +1,13 @@
 import os
-import socket
+import types
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
-from training.checkpoints import Checkpoints
+from training.checkpoints import CheckpointHook, DivergenceHook
 from training.errors import UserError
-from training.run_directory import RunDirectory
+from training.run_directory import RunDirectory, checkpoint_steps
 
 
 def flip(place):
@@ -21,18 +22,24 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-7])
 
 
+def flags(**changes):
+    return types.SimpleNamespace(**dict(dict(steps=9, save_every=2, resume=None),
+                                        **changes))
+
+
 @pytest.fixture
 def saves(tmp_path):
-    """A little model with checkpoints of steps 1 to 4, whose W is the step.
+    """A small model with checkpoints of steps 1 to 4, whose W is the step.
 
-    Gives its session, its `Checkpoints`, their folder, and W.
+    Yields its session, its `CheckpointHook`, their folder, and W.
     """
     tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
     with tf.Graph().as_default(), tf.Session() as sess:
         W = tf.get_variable('W', [1000])
         run_dir = tmp_path / 'saves'
         run_dir.mkdir()
-        checkpoints = Checkpoints(RunDirectory(str(run_dir)), sess)
+        checkpoints = CheckpointHook(RunDirectory(str(run_dir)), flags(), sess)
+        checkpoints.begin()
         for step in (1, 2, 3, 4):
             sess.run(W.assign([step] * 1000))
             checkpoints.save(step)
@@ -45,41 +52,41 @@ def test_the_last_three_checkpoints_are_kept(saves):
     names = ['model.ckpt-%d.%s' % (step, part) for step in (2, 3, 4)
              for part in ('data-00000-of-00001', 'index')]
     assert sorted(path.name for path in run_dir.iterdir()) == [
-        '.lock', 'checkpoint', *names]
+        'checkpoint', *names]
     state = tf.train.get_checkpoint_state(str(run_dir))
     assert state.model_checkpoint_path == str(run_dir / 'model.ckpt-4')
     assert list(state.all_model_checkpoint_paths) == [
         str(run_dir / ('model.ckpt-%d' % step)) for step in (2, 3, 4)]
-    assert checkpoints.restore(9) == 4
+    assert 'saves' not in (run_dir / 'checkpoint').read_text()  # it may be moved
+    checkpoints.restore()
     assert set(sess.run(W)) == {4}
 
 
-def test_a_checkpoint_is_on_the_disk_before_it_counts(saves, monkeypatch):
-    sess, checkpoints, run_dir, W = saves
-    done = []
-
-    def look(name, of):
-        function = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *args: (
-            done.append((name, os.path.basename(of(*args)))), function(*args)))
-
-    look('fsync', lambda descriptor: os.readlink('/proc/self/fd/%d'
-                                                 % descriptor))
-    look('replace', lambda source, target: target)
-    # Left by a process that died here, and one that saves on another machine.
-    left = run_dir / ('saving-%s-0' % socket.gethostname())
-    others = run_dir / 'saving-elsewhere-0'
-    for folder in (left, others):
-        folder.mkdir()
-        (folder / 'model.ckpt-3.index').write_text('half of it')
+def test_a_resumed_run_keeps_three_checkpoints_too(saves):
+    sess, _, run_dir, W = saves
+    checkpoints = CheckpointHook(RunDirectory(str(run_dir)), flags(resume='it'), sess)
+    checkpoints.begin()
+    assert set(sess.run(W)) == {0}
     checkpoints.save(5)
-    assert others.exists() and not left.exists()
-    data_file, index = ('model.ckpt-5.' + part for part in
-                        ('data-00000-of-00001', 'index'))
-    assert done[:5] == [('fsync', data_file), ('replace', data_file),
-                        ('fsync', index), ('replace', index),
-                        ('fsync', 'saves')]
-    assert checkpoints.restore(9) == 5
+    assert checkpoint_steps(str(run_dir)) == [5, 4, 3]
+
+
+def test_checkpoints_are_saved_at_the_interval_and_at_the_end(saves):
+    _, checkpoints, run_dir, _ = saves
+    for step in range(5, 10):
+        checkpoints.after_step(step, 0.1)
+    assert checkpoint_steps(str(run_dir)) == [9, 8, 6]
+
+
+def test_a_checkpoint_is_synced_to_the_disk(saves, monkeypatch):
+    _, checkpoints, run_dir, _ = saves
+    synced, fsync = [], os.fsync
+    monkeypatch.setattr(os, 'fsync', lambda descriptor: (synced.append(
+        os.path.basename(os.readlink('/proc/self/fd/%d' % descriptor))),
+        fsync(descriptor)))
+    checkpoints.save(5)
+    assert sorted(synced) == ['model.ckpt-5.data-00000-of-00001',
+                              'model.ckpt-5.index']
 
 
 @pytest.mark.parametrize('part', ['data-00000-of-00001', 'index'])
@@ -87,11 +94,11 @@ def test_a_checkpoint_is_on_the_disk_before_it_counts(saves, monkeypatch):
     cut, flip(0), flip(0.5), flip(0.99), os.remove,
     lambda path: path.write_bytes(b'')], ids=[
         'cut', 'flip first', 'flip middle', 'flip last', 'remove', 'empty'])
-def test_an_older_checkpoint_takes_the_place_of_a_damaged_one(
+def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
         part, change, saves, capsys):
     sess, checkpoints, run_dir, W = saves
     change(run_dir / ('model.ckpt-4.' + part))
-    assert checkpoints.restore(9) == 3
+    checkpoints.restore()
     assert set(sess.run(W)) == {3}
     told = capsys.readouterr().err
     if change is not os.remove or part != 'index':
@@ -100,26 +107,45 @@ def test_an_older_checkpoint_takes_the_place_of_a_damaged_one(
     assert told.splitlines()[-1] == 'going on from step 3'
 
 
-@pytest.mark.parametrize('times', range(4))
-def test_a_save_that_fails_leaves_what_was_there(times, saves, monkeypatch,
-                                                 capsys):
+def test_a_save_that_fails_leaves_what_was_there(saves, monkeypatch, capsys):
     sess, checkpoints, run_dir, W = saves
-    replace, left = os.replace, [times]
+    run = tf.Session.run
 
-    def fail(source, target):
-        if not left[0]:
-            raise OSError(28, 'No space left on device')
-        left[0] -= 1
-        replace(source, target)
+    def fail(self, fetches, *args, **kwargs):
+        if 'save' in str(fetches):
+            raise tf.errors.ResourceExhaustedError(None, None, 'a disk is full')
+        return run(self, fetches, *args, **kwargs)
 
-    monkeypatch.setattr(os, 'replace', fail)
-    if times == 3:  # two of the checkpoint, one of the file `checkpoint`
+    monkeypatch.setattr(tf.Session, 'run', fail)
+    with pytest.raises(UserError) as error:
         checkpoints.save(5)
-    else:
-        with pytest.raises(UserError) as error:
-            checkpoints.save(5)
-        assert 'No space left on device' in str(error.value)
-    assert not list(run_dir.glob('saving-*'))
-    assert checkpoints.restore(9) == (
-        4 if times < 2 else 5)
-    assert 'damaged' not in capsys.readouterr().err
+    assert str(error.value) == (
+        'cannot write %s (a disk is full): fix that and go on with --resume %s'
+        % (run_dir / 'model.ckpt-5', run_dir))
+    monkeypatch.undo()
+    checkpoints.restore()
+    assert set(sess.run(W)) == {4}
+
+
+@pytest.mark.parametrize('loss', [float('nan'), float('inf'), 101.0])
+def test_a_bad_loss_stops_the_run_at_once(loss, saves):
+    sess, _, run_dir, _ = saves
+    divergence = DivergenceHook(RunDirectory(str(run_dir)), flags(), sess)
+    divergence.after_step(1, 99.0)
+    with pytest.raises(UserError) as error:
+        divergence.after_step(1, loss)
+    assert str(error.value) == (
+        'the training diverged at step 1, with a loss of %g: begin a new run with a '
+        'lower --lr or a higher --keep_prob; %s has the checkpoint of step 4'
+        % (loss, run_dir))
+
+
+def test_bad_weights_stop_the_run_before_they_are_saved(saves):
+    sess, _, run_dir, W = saves
+    divergence = DivergenceHook(RunDirectory(str(run_dir)), flags(), sess)
+    divergence.after_step(2, 0.1)
+    sess.run(W.assign([0.0] * 999 + [np.nan]))
+    divergence.after_step(3, 0.1)  # nothing is saved at this step
+    for step in (4, 9):
+        with pytest.raises(UserError, match='with weights that are not finite: '):
+            divergence.after_step(step, 0.1)

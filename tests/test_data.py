@@ -1,13 +1,14 @@
-"""What the reader gives."""
+"""What `read_data_sets` returns."""
 import gzip
 import os
 import sys
 
 import numpy as np
-from conftest import check, is_mnist
+from conftest import check
 
 import data
-from training import datasets, mnist_files
+from training import datasets
+from training import mnist as mnist_files
 
 
 def test_mnist(mnist_dir, capsys):
@@ -23,7 +24,7 @@ def test_mnist(mnist_dir, capsys):
     with gzip.open(os.path.join(mnist_dir, mnist_files.TEST_IMAGES)) as f:
         first = np.frombuffer(f.read(16 + 784)[16:], np.uint8)
     np.testing.assert_allclose(mnist.test.images[0], first / 255, atol=1e-7)
-    assert is_mnist(mnist_dir)
+    assert mnist_files.is_mnist(mnist_dir)
     assert datasets.num_train('mnist', mnist_dir) == 55000
 
 
@@ -32,7 +33,7 @@ def test_another_data_set_is_read_as_it_is(made_up_dir, capsys):
     for part, n in zip(made_up, (256, 5000, 64)):
         assert part.images.shape == (n, 784) and part.labels.shape == (n, 10)
     assert 'not MNIST\'s' in capsys.readouterr().err
-    assert not is_mnist(str(made_up_dir))
+    assert not mnist_files.is_mnist(str(made_up_dir))
     assert datasets.num_train('mnist', str(made_up_dir)) == 256
 
 

@@ -1,4 +1,3 @@
-"""A cell's gradients: TensorFlow's, computed otherwise."""
 import contextlib
 
 import numpy as np
@@ -10,18 +9,16 @@ import model
 from training import gradients
 
 
-def build(fast, monkeypatch):
-    if not fast:
-        monkeypatch.setattr(gradients, 'fast', contextlib.suppress)
-    tf.set_random_seed(1)
-    return model.build(hidden_size=47)
-
-
-def test_every_gradient_is_that_of_tensorflow(monkeypatch):
+def test_gradients_are_tensorflows(monkeypatch):
+    # 7 rows of 112 pixels: building a graph for 28 rows takes seconds.
+    monkeypatch.setattr(model, 'timestep_size', 7)
+    monkeypatch.setattr(model, 'input_size', 112)
     results = []
-    for fast in (True, False):
+    for fast in (gradients.fast, contextlib.suppress):
+        monkeypatch.setattr(gradients, 'fast', fast)
         with tf.Graph().as_default(), tf.Session() as sess:
-            m = build(fast, monkeypatch)
+            tf.set_random_seed(1)
+            m = model.build(1e-3, 47, 2)
             fed = feed(m, 20, keep_prob=0.5)
             results.append((gradients_of(initialized(sess), m, fed),
                             sess.run(m.outputs, feed(m, 20))))
@@ -29,7 +26,7 @@ def test_every_gradient_is_that_of_tensorflow(monkeypatch):
                    for op in sess.graph.get_operations()
                    if '_gradient_op_type' in op.node_def.attr}
             assert ran == ({b'CellMatMul', b'CellConcat', b'CellMul', b'CellAdd'}
-                           if fast else set())
+                           if fast is not contextlib.suppress else set())
     (found, outputs), (expected, same_outputs) = results
     np.testing.assert_allclose(outputs, same_outputs, atol=1e-5)
     assert len(found) == 6
@@ -44,49 +41,79 @@ def test_every_gradient_is_that_of_tensorflow(monkeypatch):
     lambda units: tf.nn.rnn_cell.GRUCell(units),
     lambda units: tf.nn.rnn_cell.LSTMCell(units, use_peepholes=True),
     lambda units: tf.nn.rnn_cell.LSTMCell(units, num_proj=5),
-    lambda units: tf.contrib.rnn.LayerNormBasicLSTMCell(units)])
-def test_another_cell(cell, monkeypatch):
-    """As a learner would try it in lstm_cell; over three rows."""
+    lambda units: tf.contrib.rnn.LayerNormBasicLSTMCell(units)],
+    ids=['RNN', 'GRU', 'peepholes', 'projection', 'layer_norm'])
+def test_other_cells_have_tensorflows_gradients(cell, monkeypatch):
+    """As a learner would try them in lstm_cell; over three rows."""
     monkeypatch.setattr(model, 'timestep_size', 3)
     monkeypatch.setattr(model, 'lstm_cell', lambda hidden_size, keep_prob: (
         tf.nn.rnn_cell.DropoutWrapper(cell(hidden_size),
                                       output_keep_prob=keep_prob)))
     results = []
-    for fast in (contextlib.suppress, gradients.fast):
+    for fast in (gradients.fast, contextlib.suppress):
         monkeypatch.setattr(gradients, 'fast', fast)
         with tf.Graph().as_default(), tf.Session() as sess:
             tf.set_random_seed(1)
             X = tf.constant(np.random.RandomState(2).rand(6, 3, 28), tf.float32)
             X = tf.placeholder_with_default(X, [None, 3, 28])
-            _, outputs, _ = model.mlstm(X, tf.constant(6), tf.constant(0.5), 7,
-                                        2, False)
+            _, outputs, _ = model.mlstm(X, tf.constant(6), tf.constant(0.5), 7, 2,
+                                        False)
             found = tf.gradients(tf.reduce_sum(outputs[-1] ** 2),
                                  tf.trainable_variables())
             results.append(initialized(sess).run(found))
-    for expected, found in zip(*results):
+    for found, expected in zip(*results):
         assert np.abs(expected).max() > 1e-5
         np.testing.assert_allclose(found, expected,
                                    atol=1e-6 * np.abs(expected).max())
 
 
-def test_a_step_transposes_each_kernel_once_and_multiplies_by_that():
-    ran = tf.RunMetadata()
+def test_other_operations_have_tensorflows_gradients():
+    random = np.random.RandomState(0)
+    found, expected = [], []
     with tf.Graph().as_default(), tf.Session() as sess:
-        m = model.build(hidden_size=8)
+        x, h, cube, row, scalar, kernel, square, wide, narrow = variables = [
+            tf.constant(random.uniform(0.5, 1, shape)) for shape in (
+                [4, 3], [4, 5], [4, 3, 2], [1, 3], [], [8, 2], [8, 8], [11, 2], [3, 2])]
+        any_rank = tf.placeholder_with_default(row, None)
+        any_width = tf.placeholder_with_default(x, [4, None])
+        for context, results in ((gradients.fast, found),
+                                 (contextlib.suppress, expected)):
+            with context():
+                xh = tf.concat([x, h], 1)
+                for result in (tf.matmul(xh, kernel) * tf.matmul(xh, kernel),
+                               tf.matmul(xh, square, transpose_b=True),
+                               tf.matmul(tf.concat([x, h, x], 1), wide),
+                               tf.matmul(tf.concat([x, x], 0), narrow),
+                               tf.concat([cube, cube], 1), x * row, tf.add(x, row),
+                               tf.matmul(tf.concat([any_width, h], 1), kernel),
+                               tf.add(any_rank, any_rank),
+                               x * scalar, tf.add(x, scalar)):
+                    loss = tf.reduce_sum(result ** 3)
+                    results += [gradient for gradient in tf.gradients(loss, variables)
+                                if gradient is not None]
+        assert len(found) == len(expected) == 24
+        for one, other in zip(sess.run(found), sess.run(expected)):
+            np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+def test_step_computes_nothing_twice():
+    metadata = tf.RunMetadata()
+    with tf.Graph().as_default(), tf.Session() as sess:
+        m = model.build(1e-3, 8, 2)
         initialized(sess).run(
-            m.train_op, feed(m, 4), run_metadata=ran,
+            m.train_op, feed(m, 4), run_metadata=metadata,
             options=tf.RunOptions(output_partition_graphs=True))
-    nodes = [node for graph in ran.partition_graphs for node in graph.node]
-    # One each for x and h, but the first layer's x, the digit.
+    nodes = [node for graph in metadata.partition_graphs for node in graph.node]
+    # A step transposes each part of a kernel once. The first layer's x has none.
     assert sum(node.op == 'Transpose' for node in nodes) == 3
-    # And no row puts its gradients together to take them apart.
+    # No row concatenates gradients and splits them again.
     assert not any(node.name.endswith('MatMul_grad/concat')
                    or 'concat_grad/' in node.name for node in nodes)
-    # No row waits for the gradient of the kernel at the row after it.
+    # No row waits for the kernel's gradient at the next row.
     assert not any('_grad/tuple' in node.name for node in nodes)
-    # And no row asks whether what it multiplies or adds was broadcast.
+    # No row checks whether a product or a sum was broadcast.
     assert not any('RNN' in node.name for node in nodes
                    if node.op == 'BroadcastGradientArgs')
-    # The softmax head's is small and left to TensorFlow.
+    # Only the small matmul of the softmax head is left to TensorFlow.
     assert [node.name for node in nodes if node.op == 'MatMul'
             and node.attr['transpose_b'].b] == ['gradients/MatMul_grad/MatMul']

@@ -1,4 +1,4 @@
-"""Several workers that train one network, for real: horovodrun, on this machine."""
+"""Several workers that train one network: horovodrun, on this machine."""
 import glob
 import importlib.util
 import os
@@ -13,14 +13,18 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT, call, run, send
 
-from training import mnist_files
+import train_lstm_mnist
+from training import mnist
+from training.errors import UserError
+from training.loop import Run
 from training.run_directory import checkpoint_steps
+from training.workers import Workers
 
 SCRIPT = os.path.join(ROOT, 'train_lstm_mnist.py')
 # Without dropout, and a batch for two, three or four workers.
 FLAGS = ('--dataset', 'digits', '--hidden_size', '8', '--layer_num', '1',
          '--dynamic_rnn', '--batch_size', '24', '--keep_prob', '1', '--seed', '3',
-         '--ema_decay', '0.9', '--device', 'cpu', '--steps', '60')
+         '--device', 'cpu', '--steps', '60')
 
 needs_horovod = pytest.mark.skipif(
     importlib.util.find_spec('horovod') is None, reason='make horovod installs it')
@@ -28,7 +32,7 @@ pytestmark = pytest.mark.long
 
 
 def begin(workers, *flags, cwd, script=(SCRIPT,), **env):
-    """Has horovodrun begin so many workers; returns its process."""
+    """Start workers with horovodrun; return its process."""
     return subprocess.Popen(
         [os.path.join(os.path.dirname(sys.executable), 'horovodrun'), '--gloo',
          '-np', str(workers), '-H', 'localhost:%d' % workers, sys.executable,
@@ -38,7 +42,7 @@ def begin(workers, *flags, cwd, script=(SCRIPT,), **env):
 
 
 def finish(running, timeout=120):
-    """Returns its exit status, and its stdout and stderr as lists of lines."""
+    """Return the exit status, and stdout and stderr as lists of lines."""
     try:
         stdout, stderr = running.communicate(timeout=timeout)
     finally:
@@ -79,8 +83,7 @@ def test_workers_end_with_the_weights_of_one(workers, one, tmp_path):
         workers, *FLAGS, '--horovod', '--run_dir', 'run', cwd=tmp_path))
     assert status == 0
     same(tmp_path / 'run', one)
-    # Worker 0 alone speaks, and what it says is what one process says.
-    # But for TensorFlow's own errors, such as that there is no GPU.
+    # Only rank 0 prints, besides TensorFlow's own errors about the GPU.
     assert [line for line in stdout + stderr if re.match(r'\[[1-9]', line)
             and 'cuda_driver.cc' not in line] == []
     said = [line.split('>:', 1)[1] for line in stdout if line.startswith('[0]')]
@@ -106,7 +109,7 @@ def test_every_worker_drops_other_units(tmp_path):
 
 
 def worker(rank, cwd):
-    """Returns the process of a worker that was begun in a folder."""
+    """Return the process of a worker that runs in a folder."""
     for process in glob.glob('/proc/[0-9]*'):
         try:
             if os.readlink(process + '/cwd') == str(cwd):
@@ -135,7 +138,7 @@ def test_a_worker_dies_and_others_go_on(one, tmp_path):
     assert status != 0 and time.time() - killed < 30
     line, = [line for line in stderr if line.startswith('[0]<stderr>:error:')]
     told = re.search(r'error: a worker was lost at step (\d+): see what it said, and '
-                     r'go on with --resume run, which keeps the checkpoint of step '
+                     r'go on with --resume run, which has the checkpoint of step '
                      r'(\d+)$', line)
     saved = int(told[2])
     assert saved % 10 == 0 and int(told[1]) - saved in range(1, 12)
@@ -157,7 +160,7 @@ def test_a_worker_dies_and_others_go_on(one, tmp_path):
 
 @needs_horovod
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_stopped(number, tmp_path):
+def test_a_signal_saves_and_stops_all_workers(number, tmp_path):
     running = begin(2, *FLAGS, '--steps', 10 ** 6, '--log_every', 10, '--horovod',
                     '--run_dir', 'run', cwd=tmp_path)
     for line in running.stderr:
@@ -174,7 +177,7 @@ def test_stopped(number, tmp_path):
 
 
 @needs_horovod
-def test_worker_0_alone_fetches(mnist_dir, serve, tmp_path):
+def test_only_rank_0_fetches(mnist_dir, serve, tmp_path):
     asked = []
 
     def answer(handler, name):
@@ -186,39 +189,21 @@ def test_worker_0_alone_fetches(mnist_dir, serve, tmp_path):
         2, '--horovod', '--mirror', serve(answer), '--steps', 2, '--hidden_size',
         8, '--dynamic_rnn', '--run_dir', 'run', cwd=tmp_path))
     assert status == 0, stderr
-    assert asked == list(mnist_files.FILES)
+    assert asked == list(mnist.FILES)
 
 
 def fails(workers, *flags, cwd, **settings):
-    """Returns the error lines of a run that has to fail, without [rank]."""
+    """Return the error lines of a run that must fail, without [rank]."""
     status, stdout, stderr = finish(begin(workers, *flags, cwd=cwd, **settings))
     assert status != 0 and 'test accuracy' not in '\n'.join(stdout)
     return [line.split('>:', 1)[1] for line in stderr if '>:error: ' in line]
 
 
 @needs_horovod
-def test_no_data(tmp_path):
+def test_one_error_line_when_no_mirror_answers(tmp_path):
     line, = fails(2, '--horovod', '--mirror', 'http://127.0.0.1:9/', cwd=tmp_path)
     assert line.startswith('error: could not fetch MNIST ')
     assert not list(tmp_path.iterdir())
-
-
-@needs_horovod
-def test_worker_0_hangs(serve, tmp_path):
-    def answer(handler, name):
-        send(handler, b'', mnist_files.FILES[name][0])
-        for _ in range(300):
-            handler.wfile.write(b'x')
-            time.sleep(0.1)
-
-    code = ('import sys, train_lstm_mnist as t\n'
-            'from training import horovod_workers\n'
-            'horovod_workers.WAIT_SECONDS = 3\n'
-            'sys.exit(t.main(sys.argv[1:]))')
-    assert fails(2, '--horovod', '--mirror', serve(answer), cwd=tmp_path,
-                 script=('-c', code), PYTHONPATH=ROOT) == [
-        'error: worker 0 has kept worker 1 waiting for 3 seconds: see what it '
-        'does, and run again']
 
 
 @needs_horovod
@@ -233,7 +218,7 @@ def test_a_batch_that_cannot_be_shared(tmp_path):
 def test_horovodrun_without_the_flag(tmp_path):
     status, _, stderr = finish(begin(2, '--dataset', 'digits', cwd=tmp_path))
     assert status != 0
-    # By the first that ends; horovodrun then kills the other.
+    # The first that ends prints it; horovodrun may kill the other before.
     assert {'[%d]<stderr>:train_lstm_mnist.py: error: 2 workers were begun: add '
             '--horovod, or each of them trains a network of its own' % rank
             for rank in range(2)} & set(stderr)
@@ -241,7 +226,7 @@ def test_horovodrun_without_the_flag(tmp_path):
 
 @pytest.mark.parametrize('variable', ['OMPI_COMM_WORLD_SIZE', 'PMI_SIZE'])
 def test_mpirun_without_the_flag(variable, monkeypatch, tmp_path):
-    """mpirun is stood in for by what it sets."""
+    """The variable stands in for mpirun."""
     monkeypatch.setenv(variable, '3')
     done = call('train_lstm_mnist.py', cwd=tmp_path)
     assert done.returncode == 2
@@ -272,25 +257,38 @@ def test_horovod_is_missing(tmp_path):
         assert 'horovod==0.28.1 ' in f.read()
 
 
-def test_the_first_session_of_a_process_sizes_its_threads(monkeypatch):
-    """Horovod is stood in for; the session tells what it was given."""
-    from training import horovod_workers
+def test_the_first_session_of_a_process_has_the_threads_of_its_share(monkeypatch):
+    """Hvd stands in for Horovod, and keeps the config of the session."""
     monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: set(range(64)))
-    workers = horovod_workers.HorovodWorkers.__new__(
-        horovod_workers.HorovodWorkers)
     given = []
 
     class Hvd(object):
         @staticmethod
-        def local_size():
-            return 16
-
-        @staticmethod
-        def broadcast_object(told, session, name):
+        def broadcast_object(result, session, name):
             given.append(session._config)
-            return told
+            return result
 
-    workers._hvd, workers.is_rank0 = Hvd, True
-    assert workers.on_rank0(lambda: 'told') == 'told'
+    Hvd.rank, Hvd.size, Hvd.local_size = lambda: 0, lambda: 32, lambda: 16
+    assert Workers(Hvd).on_rank0(lambda: 'result') == 'result'
     assert [(config.intra_op_parallelism_threads,
              config.inter_op_parallelism_threads) for config in given] == [(4, 4)]
+
+
+def test_data_that_differs_from_that_of_rank_0(monkeypatch, made_up_dir, tmp_path):
+    """Hvd stands in for Horovod: rank 0 broadcasts another sha256."""
+    class Hvd(object):
+        @staticmethod
+        def broadcast_object(result, session, name):
+            return [['0' * 64]] if isinstance(result[0], list) else result
+
+    Hvd.rank, Hvd.size, Hvd.local_size = lambda: 0, lambda: 2, lambda: 1
+    Hvd.DistributedOptimizer = lambda optimizer: optimizer
+    flags = train_lstm_mnist.parse_flags([
+        '--data_dir', str(made_up_dir), '--hidden_size', '8', '--dynamic_rnn',
+        '--run_dir', str(tmp_path / 'run'), '--horovod'])
+    with pytest.raises(UserError) as error, Run(flags, Workers(Hvd)) as run:
+        train_lstm_mnist.train(flags, run)
+    assert str(error.value) == (
+        '%s does not hold the files that rank 0 reads: name the folder that does with '
+        '--data_dir' % made_up_dir)
+    assert not (tmp_path / 'run').exists()

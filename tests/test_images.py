@@ -1,4 +1,3 @@
-"""A picture of a digit, made like MNIST's."""
 import hypothesis
 import hypothesis.extra.numpy
 import numpy as np
@@ -10,9 +9,9 @@ from PIL import Image, ImageDraw
 import data
 from training.images import normalise, read_image
 
-# What one digit looks like in a file, and how far, in the mean over its pixels,
-# it may be from the digit then. Two digits are at least 0.045 apart, and 0.12 as
-# a rule.
+# How a file may show a digit: the largest mean distance of a pixel from the digit
+# itself, and the function that makes the file. Two different digits are at least
+# 0.045 apart, usually 0.12.
 LOOKS = {
     'as it is': (0.005, Image.fromarray),
     'dark ink': (0.005, lambda a: Image.fromarray(255 - a)),
@@ -31,18 +30,18 @@ LOOKS = {
         'LA', [Image.new('L', (28, 28), 0), Image.fromarray(a)])),
     'bright ink on nothing': (0.005, lambda a: Image.merge(
         'RGBA', 3 * [Image.new('L', (28, 28), 255)] + [Image.fromarray(a)])),
-    'a card with clear corners': (0.005, lambda a: Image.merge('LA', [
+    'transparent corners': (0.005, lambda a: Image.merge('LA', [
         Image.fromarray(255 - a), Image.fromarray(
             255 * (np.add(*np.mgrid[:28, :28]) > 4).astype(np.uint8))])),
     'no margins': (0.035, lambda a: Image.fromarray(255 - a).crop(
         Image.fromarray(a).getbbox())),
     'large': (0.035, lambda a: Image.fromarray(255 - a).resize(
-        (2800, 2800), Image.BICUBIC)),
+        (2000, 2000), Image.BICUBIC)),
     'JPEG': (0.035, lambda a: jpeg(Image.fromarray(255 - a).resize(
         (280, 280), Image.BICUBIC), quality=60)),
     'one bit': (0.08, lambda a: Image.fromarray(a).resize(
         (280, 280), Image.BICUBIC).convert('1', dither=Image.NONE)),
-    # With a shadow over it, and grain.
+    # With a shadow and grain.
     'photograph': (0.07, lambda a: Image.fromarray((
         200 - 0.5 * np.asarray(Image.fromarray(a).resize((280, 280),
                                                          Image.BICUBIC))
@@ -53,7 +52,7 @@ LOOKS = {
 
 
 @pytest.mark.parametrize('distance, look', LOOKS.values(), ids=list(LOOKS))
-def test_every_look_of_a_digit_becomes_the_same(distance, look, digits):
+def test_every_look_becomes_the_same_digit(distance, look, digits):
     distances = []
     for image in digits.images[:40]:
         normal = normalise(look(pixels(image)))
@@ -78,7 +77,7 @@ def test_proportions_are_kept():
     assert square[4:24, 12:17].min() > 0.99
 
 
-def test_a_lopsided_digit_is_not_cut_off():
+def test_lopsided_digit_is_not_cut_off():
     image = Image.new('L', (300, 300), 255)
     draw = ImageDraw.Draw(image)
     draw.rectangle([50, 149, 249, 150], fill=0)
@@ -88,17 +87,16 @@ def test_a_lopsided_digit_is_not_cut_off():
     assert np.argwhere(square).max(0).tolist() == [23, 19]
 
 
-def test_a_photograph_that_lies_on_its_side(tmp_path, digits):
+def test_exif_orientation_is_applied(tmp_path, digits):
     image = Image.fromarray(255 - pixels(digits.images[0]))
     upright = normalise(image)
     exif = Image.Exif()
-    exif[0x112] = 6  # turn by 90 degrees to the right
+    exif[0x112] = 6  # orientation: turn right by 90 degrees
     image.transpose(Image.ROTATE_90).save(str(tmp_path / 'a.png'), exif=exif)
-    np.testing.assert_array_equal(read_image(str(tmp_path / 'a.png')),
-                                  upright)
+    np.testing.assert_array_equal(read_image(str(tmp_path / 'a.png')), upright)
 
 
-def test_an_image_that_mnist_made_stays_as_it_is(mnist_dir):
+def test_mnist_images_do_not_change(mnist_dir):
     test = data.read_data_sets(mnist_dir).test
     for look in ('as it is', 'dark ink'):
         distances = [np.abs(normalise(LOOKS[look][1](pixels(image)))
@@ -106,7 +104,7 @@ def test_an_image_that_mnist_made_stays_as_it_is(mnist_dir):
         assert np.median(distances) < 1e-6 and np.mean(distances) < 2e-3
 
 
-# Pictures of all kinds: grey, with or without an alpha channel, and of 16 bits.
+# Grey, RGB, RGBA, integers of 32 bits, and floats.
 PICTURES = st.one_of(
     [hypothesis.extra.numpy.arrays(kind, st.tuples(sides, sides, *bands))
      for sides in [st.integers(1, 40)]
@@ -116,7 +114,7 @@ PICTURES = st.one_of(
 
 @hypothesis.settings(max_examples=300, deadline=None, database=None)
 @hypothesis.given(PICTURES)
-def test_any_picture_becomes_a_digit_or_is_blank(picture):
+def test_any_picture_becomes_a_digit_or_is_refused(picture):
     try:
         digit = normalise(Image.fromarray(picture))
     except ValueError as error:
@@ -132,7 +130,7 @@ def test_any_picture_becomes_a_digit_or_is_blank(picture):
         inked = np.flatnonzero(image.any(axis))
         assert inked[-1] - inked[0] < 20
         mass = image.sum(axis) @ np.arange(28) / image.sum()
-        # At an edge, it is as near to the middle as can be.
+        # A digit at an edge is as close to the middle as possible.
         assert abs(mass - 14) < 0.51 or inked[0] == 0 or inked[-1] == 27
 
 
@@ -140,7 +138,7 @@ def test_any_picture_becomes_a_digit_or_is_blank(picture):
 @hypothesis.given(hypothesis.extra.numpy.arrays(
     'u1', st.tuples(st.integers(1, 40), st.integers(1, 40))),
     st.tuples(*[st.integers(1, 30)] * 4))
-def test_ink_paper_and_place_make_no_difference(ink, margins):
+def test_inverting_and_moving_change_nothing(ink, margins):
     hypothesis.assume(ink.max() >= 25)
     top, bottom, left, right = margins
     one = normalise(Image.fromarray(np.pad(ink, 1, 'constant')))

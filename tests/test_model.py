@@ -1,8 +1,9 @@
-"""The graph, most of it the one that `build` makes with no arguments."""
+"""The graph: shapes, values, gradients, loss, export."""
 import collections
 import os
 import re
 
+import conftest
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -16,18 +17,18 @@ Built = collections.namedtuple('Built', ['m', 'graph'])
 def build(seed, **kwargs):
     with tf.Graph().as_default() as graph:
         tf.set_random_seed(seed)
-        return Built(model.build(**kwargs), graph)
+        return Built(conftest.build(**kwargs), graph)
 
 
 @pytest.fixture(scope='module')
 def built():
-    """The graph of `build()`, which many tests look at and none changes."""
+    """The tutorial's graph, shared by tests that do not change it."""
     return build(seed=1)
 
 
 @pytest.fixture(scope='module')
 def small():
-    """The graph of fewer units, whose gradients are large."""
+    """A graph of few units, whose gradients are large."""
     return build(seed=1, hidden_size=16)
 
 
@@ -61,9 +62,9 @@ def test_shapes_in_the_graph(built):
     m = built.m
     assert m.batch_size.shape == [] and m.batch_size.dtype == tf.int32
     assert m.keep_prob.shape == [] and m.keep_prob.dtype == tf.float32
-    assert m.images.shape.as_list() == [None, 784]
+    assert m._X.shape.as_list() == [None, 784]
     assert m.y.shape.as_list() == [None, 10]
-    assert {t.dtype for t in (m.images, m.y)} == {tf.float32}
+    assert {t.dtype for t in (m._X, m.y)} == {tf.float32}
     assert len(m.outputs) == 28
     assert m.h_state is m.outputs[27]
     with built.graph.as_default():
@@ -76,8 +77,9 @@ def test_shapes_in_the_graph(built):
         'W': [256, 10], 'bias': [10]}
 
 
-def test_what_the_tutorial_names_has_that_name_in_the_graph(built):
-    for name in ('images', 'y', 'batch_size', 'keep_prob', 'logits', 'y_pre',
+def test_tensors_have_the_tutorials_names_in_the_graph(built):
+    assert built.m._X.name == 'images:0'
+    for name in ('y', 'batch_size', 'keep_prob', 'logits', 'y_pre',
                  'cross_entropy', 'correct_prediction', 'accuracy'):
         assert getattr(built.m, name).name == name + ':0'
     for name in ('W', 'bias', 'train_op'):
@@ -95,9 +97,9 @@ def test_shapes_of_values(layer_num, dynamic_rnn, request):
         m, graph = build(1, hidden_size=hidden_size, layer_num=layer_num,
                          dynamic_rnn=dynamic_rnn)
     with graph.as_default(), tf.Session() as sess:
-        got = initialized(sess).run(m._replace(
-            images=m.logits, y=m.logits, batch_size=m.logits,
-            keep_prob=m.logits), feed(m, 5))
+        fetches = {name: tensor for name, tensor in vars(m).items()
+                   if name not in ('_X', 'y', 'batch_size', 'keep_prob')}
+        got = model.Model(**initialized(sess).run(fetches, feed(m, 5)))
     assert [o.shape for o in got.outputs] == [(5, hidden_size)] * 28
     for state in (got.init_state, got.state):
         assert [(layer.c.shape, layer.h.shape) for layer in state] == [
@@ -133,7 +135,7 @@ def test_rows_are_read_from_top_to_bottom_through_both_layers(built, sess):
     kernel_1, bias_1, kernel_2, bias_2, W, bias = variables
     (c_1, h_1), (c_2, h_2) = np.zeros([2, 2, 3, 256])
     for row in range(28):
-        x = fed[m.images][:, 28 * row:28 * (row + 1)]
+        x = fed[m._X][:, 28 * row:28 * (row + 1)]
         c_1, h_1 = numpy_step(x, c_1, h_1, kernel_1, bias_1)
         c_2, h_2 = numpy_step(h_1, c_2, h_2, kernel_2, bias_2)
         np.testing.assert_allclose(outputs[row], h_2, atol=1e-5)
@@ -215,7 +217,7 @@ def test_dropout_acts_at_every_row_on_the_ways_up_and_not_along_the_rows(
 @pytest.mark.parametrize('dynamic_rnn', [False, True])
 def test_seed_decides_dropout(dynamic_rnn):
     def weights(seed, times):
-        """Returns what W is after 20 steps, so many times."""
+        """Return W after 20 steps, in as many sessions."""
         m, graph = build(seed, hidden_size=64, dynamic_rnn=dynamic_rnn)
         results = []
         for _ in range(times):
@@ -255,7 +257,7 @@ def test_loss_is_finite_where_the_formula_gives_nan(graph):
         formula, loss, gradient = sess.run(
             [formula, loss, tf.gradients(loss, logits_tensor)[0]])
     assert np.isnan(formula)
-    # At such distances the log of the sum is the largest of the logits.
+    # With logits this far apart, the log of the sum is the largest of them.
     np.testing.assert_allclose(
         loss, np.mean(logits.max(1) - (logits * y).sum(1)) / 10, rtol=1e-6)
     assert np.isfinite(gradient).all()
@@ -283,7 +285,7 @@ def test_graph_takes_that_loss_and_its_gradient_reaches_the_first_row(small):
     m, graph = small
     fed = feed(m, 4)
     with graph.as_default(), tf.Session() as sess:
-        to_images, = tf.gradients(m.cross_entropy, m.images)
+        to_images, = tf.gradients(m.cross_entropy, m._X)
         loss, y_pre, to_images = initialized(sess).run(
             [m.cross_entropy, m.y_pre, to_images], fed)
     np.testing.assert_allclose(loss, -np.mean(fed[m.y] * np.log(y_pre)),
@@ -310,10 +312,10 @@ def test_export_is_the_trained_network_after_each_row(built, sess, dynamic_rnn,
     outputs, y_pre, W, bias = sess.run([m.outputs, m.y_pre, m.W, m.bias], fed)
     path = tf.train.Saver().save(sess, str(tmp_path / 'model.ckpt'))
     with tf.Graph().as_default(), tf.Session() as other:
-        images, rows = model.build_export(dynamic_rnn=dynamic_rnn)
+        images, rows = model.build_export(256, 2, dynamic_rnn)
         assert rows.shape.as_list() == [None, 28, 10]
         tf.train.Saver().restore(other, path)
-        rows = other.run(rows, {images: fed[m.images]})
+        rows = other.run(rows, {images: fed[m._X]})
         assert not dropout_or_training()
     np.testing.assert_allclose(rows[:, -1], y_pre, rtol=1e-5)
     for row, output in enumerate(outputs):
@@ -322,7 +324,7 @@ def test_export_is_the_trained_network_after_each_row(built, sess, dynamic_rnn,
             rows[:, row], scores / scores.sum(1, keepdims=True), rtol=1e-4)
 
 
-def test_the_code_that_is_explained_is_that_of_model_py():
+def test_how_it_works_shows_the_code_of_model_py():
     def read(*path):
         with open(os.path.join(ROOT, *path)) as f:
             return f.read()
@@ -341,7 +343,7 @@ def test_the_code_that_is_explained_is_that_of_model_py():
      lambda X: np.where(np.arange(28)[:, None] < 14, X, 0)),
     ('return tf.pad(X[:, 14:], [[0, 0], [14, 0], [0, 0]])',
      lambda X: np.where(np.arange(28)[:, None] < 14, 0, X))])
-def test_what_the_experiments_have_the_network_read(edit, changed, graph):
+def test_an_experiment_of_how_it_works_changes_the_rows(edit, changed, graph):
     with open(os.path.join(ROOT, 'docs', 'how-it-works.md')) as f:
         page = f.read()
     old, new = re.search(r'```diff\n-(.*\n)\+(.*\n)\+.*\n```', page).groups()

@@ -9,7 +9,7 @@ import tensorflow as tf
 from conftest import ROOT, call, pixels, run
 from PIL import Image
 
-from training import cells, figures, mnist_files, saved_model
+from training import cells, mnist, plots, saved_model
 
 SCRIPT = 'predict.py'
 
@@ -31,7 +31,7 @@ def test_digits_in_files_are_named(digits_run, digits, tmp_path):
     assert all(float(line[3]) > 0.1 for line in lines)
 
 
-def test_a_file_that_is_no_good_does_not_keep_the_others_back(
+def test_after_a_bad_file_the_others_are_named(
         digits_run, digits, tmp_path):
     Image.fromarray(pixels(digits.images[0])).save(str(tmp_path / 'good.png'))
     done = call(SCRIPT, digits_run, 'good.png', 'missing.png', 'good.png',
@@ -55,7 +55,7 @@ def test_a_test_image_and_its_rows(digits_run, digits, tmp_path):
     with Image.open(str(tmp_path / 'rows.png')) as image:
         assert image.format == 'PNG' and image.size == (900, 600)
     call(SCRIPT, digits_run, '--test', 4, '--rows', 'rows.GIF', cwd=tmp_path)
-    assert (tmp_path / 'rows.GIF').read_bytes() == figures.film_rows(
+    assert (tmp_path / 'rows.GIF').read_bytes() == plots.animate_rows(
         digits.images[4], rows)
 
 
@@ -66,7 +66,7 @@ def test_the_cells_of_a_test_image(digits_run, digits, tmp_path):
     network = saved_model.Network(str(digits_run))
     layers = cells.follow(network.weights(), digits.images[4],
                           network(digits.images[4:5])[0])
-    assert (tmp_path / 'cells.PNG').read_bytes() == figures.draw_cells(
+    assert (tmp_path / 'cells.PNG').read_bytes() == plots.draw_cells(
         digits.images[4], layers)
 
 
@@ -81,7 +81,7 @@ def damaged(name, change):
     (lambda run_dir: damaged('config.json', lambda body: body.replace(
         b'"steps": 500', b'"steps": 900'))(run_dir), '500'),
     (lambda run_dir: (run_dir / 'result.json').unlink(), 'fewer')])
-def test_a_run_that_was_not_done_again(change, steps, digits_run, tmp_path):
+def test_a_run_that_is_not_done_warns(change, steps, digits_run, tmp_path):
     shutil.copytree(str(digits_run), str(tmp_path / 'run'))
     change(tmp_path / 'run')
     done = call(SCRIPT, '--test', 0, 'run', cwd=tmp_path)
@@ -95,16 +95,16 @@ def test_stdout_that_takes_nothing(digits_run):
         done = run(SCRIPT, digits_run, '--test', 0, stdout=full)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        'error: cannot write stdout (No space left on device), and what came after '
-        'is lost: mend that before the next run')
+        'error: cannot write stdout (No space left on device), so the rest of it is '
+        'lost: fix that before the next run')
 
 
-def test_a_test_image_of_data_that_were_moved(digits_run, made_up_dir, tmp_path):
+def test_a_test_image_from_moved_data(digits_run, made_up_dir, tmp_path):
     shutil.copytree(str(digits_run), str(tmp_path / 'run'))
     path = tmp_path / 'run' / 'config.json'
     config = json.loads(path.read_text())
     config.update(dataset='mnist', data_dir='elsewhere',
-                  data_sha256=mnist_files.fingerprint(str(made_up_dir)))
+                  data_sha256=mnist.fingerprint(str(made_up_dir)))
     path.write_text(json.dumps(config))
     done = call(SCRIPT, 'run', '--test', 63, '--data_dir', 'made_up',
                cwd=tmp_path)
@@ -127,13 +127,14 @@ def test_a_package_is_missing(package, what, digits_run, digits, tmp_path):
 
 @pytest.mark.parametrize('error, line', [
     (tf.errors.ResourceExhaustedError(None, None, 'OOM'),
-     'error: out of memory (OOM): end what else uses it'),
+     'error: out of memory (OOM): stop other programs, or lower --batch_size'),
     (tf.errors.InternalError(None, None, 'Blas GEMM launch failed'),
-     'error: cuBLAS failed on this card (Blas GEMM launch failed): ')])
+     'error: cuBLAS failed on this GPU (Blas GEMM launch failed): ')])
 @pytest.mark.parametrize('of, name', [
     (tf.Session, '__init__'), (tf.saved_model, 'load'), (tf.Session, 'run')])
-def test_it_fails_to_run(of, name, error, line, digits_run, monkeypatch, tmp_path):
-    """And what is no damage is not called so."""
+def test_memory_or_the_gpu_fails(of, name, error, line, digits_run, monkeypatch,
+                                 tmp_path):
+    """A short memory or a bad GPU is not called damage."""
     function = getattr(of, name)
 
     def fail(*args, **kwargs):

@@ -1,5 +1,7 @@
-"""Ending early, and going on."""
+"""Stop a run, lose it, resume it."""
+import contextlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -13,8 +15,10 @@ import torture
 from conftest import QUICK, SMALL, call, idx, start, wait_for
 
 import train_lstm_mnist
-from training import datasets, mnist_files, summaries
+from training import datasets, mnist
 from training.errors import UserError
+from training.loop import SIGNALS, StopHook
+from training.metrics import read_scalars
 from training.run_directory import RunDirectory, checkpoint_steps
 
 SCRIPT = 'train_lstm_mnist.py'
@@ -29,7 +33,7 @@ def test_stopped_and_resumed(number, status, whole_run, tmp_path):
     try:
         wait_for('step 20 of', running.stderr)
         with pytest.raises(UserError, match='is in use by a training'):
-            RunDirectory(str(tmp_path / "it's a run"))
+            RunDirectory(str(tmp_path / "it's a run")).lock()
         running.send_signal(number)
         stdout, stderr = running.communicate(timeout=60)
     finally:
@@ -61,7 +65,7 @@ def test_stopped_and_resumed(number, status, whole_run, tmp_path):
 
 @pytest.mark.parametrize('handler, status', [(signal.SIG_DFL, 129),
                                              (signal.SIG_IGN, 0)])
-def test_the_terminal_goes_away(handler, status, tmp_path):
+def test_a_closed_terminal_stops_a_run_unless_nohup_began_it(handler, status, tmp_path):
     before = signal.signal(signal.SIGHUP, handler)
     try:
         running = start(*QUICK, '--steps', 400, '--run_dir', 'run', cwd=tmp_path,
@@ -81,7 +85,7 @@ def test_the_terminal_goes_away(handler, status, tmp_path):
     assert checkpoint_steps(str(tmp_path / 'run'))[0] >= 50
 
 
-def test_the_folder_vanishes(tmp_path):
+def test_a_run_whose_folder_vanishes_says_so(tmp_path):
     running = start(*QUICK, '--steps', 10 ** 6, '--save_every', 10,
                     '--run_dir', 'run', cwd=tmp_path, stdout=subprocess.DEVNULL)
     try:
@@ -93,42 +97,34 @@ def test_the_folder_vanishes(tmp_path):
         running.kill()
     assert running.returncode == 1
     assert re.fullmatch(
-        r'error: cannot write run/model\.ckpt-\d+ \(.+\): mend that and begin a '
+        r'error: cannot write run/model\.ckpt-\d+ \(.+\): fix that and begin a '
         'new run', stderr.splitlines()[-1])
     assert 'Traceback' not in stderr
     assert checkpoint_steps(str(tmp_path / 'gone'))[0] >= 40
 
 
-def test_a_second_ctrl_c_stops_at_once(tmp_path):
-    # Steps of several seconds.
-    running = start('--dataset', 'digits', '--batch_size', 1257, '--log_every',
-                    1, '--hidden_size', 1024, '--run_dir', 'run', '--device',
-                    'cpu', cwd=tmp_path, stdout=subprocess.DEVNULL)
-    try:
-        wait_for('run directory', running.stderr)
-        while not list(tmp_path.glob('run/events*')):
-            time.sleep(0.1)
-        time.sleep(1)
-        running.send_signal(signal.SIGINT)
-        wait_for('a second time stops at once', running.stderr)
-        running.send_signal(signal.SIGINT)
-        _, stderr = running.communicate(timeout=60)
-    finally:
-        running.kill()
-    assert (running.returncode, stderr) == (130, '')
-    assert not list(tmp_path.glob('run/model*'))
+def test_a_second_signal_kills(tmp_path):
+    with contextlib.ExitStack() as exits:
+        hook = StopHook(None, None, 1, exits)
+        before = [signal.getsignal(number) for number in SIGNALS]
+        hook.begin()
+        for number, then in zip(SIGNALS, (signal.SIG_DFL, signal.SIG_DFL,
+                                          signal.SIG_IGN)):
+            os.kill(os.getpid(), number)
+            assert signal.getsignal(number) == then
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 @pytest.mark.long
-def test_kill_9(tmp_path):
+def test_a_run_that_is_killed_is_resumed(tmp_path):
     counts = torture.kill(3, str(tmp_path), lambda line: None, steps=43)
-    assert counts['killed'] == 3 == counts['resumed'] + counts['anew']
+    assert counts['killed'] == 3 == counts['resumed'] + counts['unsaved']
 
 
 @pytest.mark.long
 def test_disks_that_fill_up(tmp_path):
     counts = torture.fill_disks(3, str(tmp_path), lambda line: None, steps=43)
-    assert counts['filled'] == 3 == counts['resumed'] + counts['anew']
+    assert counts['filled'] == 3 == counts['resumed'] + counts['unsaved']
 
 
 def test_a_run_that_is_done_is_taken_further(whole_run, tmp_path):
@@ -137,7 +133,7 @@ def test_a_run_that_is_done_is_taken_further(whole_run, tmp_path):
     done = call(SCRIPT, '--resume', 'run', '--steps', 150, cwd=tmp_path)
     assert done.returncode == 0
     assert json.loads((run_dir / 'result.json').read_text())['steps'] == 150
-    points = summaries.read(str(run_dir))
+    points = read_scalars(str(run_dir))
     assert sorted(points['loss/training']) == [50, 100, 120, 150]
     assert sorted(points['accuracy/test']) == [120, 150]
     events = [event for path in sorted(run_dir.glob('events*'))
@@ -150,11 +146,12 @@ def test_a_seed_of_0_is_kept(whole_run, tmp_path):
     run_dir = tmp_path / 'run'
     shutil.copytree(str(whole_run), str(run_dir))
     config = json.loads((run_dir / 'config.json').read_text())
-    config.update(seed=0, ema_decay=0.0)
+    config.update(seed=0, ema_decay=0.0)  # ema_decay: of an older version
     (run_dir / 'config.json').write_text(json.dumps(config))
     flags = train_lstm_mnist.parse_flags(['--resume', str(run_dir),
                                           '--steps', '130'])
-    assert (flags.seed, flags.ema_decay, flags.steps) == (0, 0, 130)
+    assert (flags.seed, flags.steps) == (0, 130)
+    assert not hasattr(flags, 'ema_decay')
 
 
 def test_a_run_of_an_older_version_goes_on(whole_run, tmp_path):
@@ -182,13 +179,24 @@ def test_a_resumed_run_draws_new_dropout(tmp_path):
     # The same image always, and weights that stay as they are.
     images = np.full([5256, 28, 28], 100)
     labels = np.zeros(5256)
-    for name, items in zip(mnist_files.FILES, (images, labels, images, labels)):
+    for name, items in zip(mnist.FILES, (images, labels, images, labels)):
         (tmp_path / name).write_bytes(idx(items))
     assert call(SCRIPT, *SMALL, '--dynamic_rnn', '--data_dir', '.', '--lr', 1e-30,
                '--steps', 1, '--seed', 1, '--run_dir', 'run',
                cwd=tmp_path).returncode == 0
     assert call(SCRIPT, '--resume', 'run', '--steps', 2,
                cwd=tmp_path).returncode == 0
-    losses = summaries.read(str(tmp_path / 'run'))['loss/training']
+    losses = read_scalars(str(tmp_path / 'run'))['loss/training']
     assert losses[1] != losses[2]
     assert losses[1] == pytest.approx(losses[2], rel=0.2)
+
+
+def test_a_run_with_averaged_weights_of_an_older_version(whole_run, tmp_path):
+    shutil.copytree(str(whole_run), str(tmp_path / 'run'))
+    path = tmp_path / 'run' / 'config.json'
+    config = dict(json.loads(path.read_text()), ema_decay=0.995)
+    path.write_text(json.dumps(config))
+    done = call(SCRIPT, '--resume', 'run', '--steps', 130, cwd=tmp_path)
+    assert (done.returncode, done.error_lines) == (1, [
+        'error: run/config.json has --ema_decay, which this version no longer has: go '
+        'on with the version that began the run, or begin a new one without --resume'])

@@ -6,18 +6,15 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import call
+from conftest import build, call
 
 import data
-import model
-from training import summaries
-from training.averages import MovingAverages
-from training.files import sha256sums
+from training.metrics import read_scalars
 
 SCRIPT = 'train_lstm_mnist.py'
 
 
-def test_what_is_tested_and_exported_are_the_averages(digits_run):
+def test_the_export_has_the_weights_and_the_accuracy_of_the_last_step(digits_run):
     result = json.loads((digits_run / 'result.json').read_text())
     checkpoint = tf.train.load_checkpoint(str(digits_run))
     test = data.read_data_sets('', dataset='digits').test
@@ -25,11 +22,8 @@ def test_what_is_tested_and_exported_are_the_averages(digits_run):
         signatures = tf.saved_model.load(
             sess, ['serve'], str(digits_run / 'saved_model')).signature_def
         for variable in tf.global_variables():
-            name = variable.op.name
-            average, raw = (checkpoint.get_tensor(name + suffix) for suffix in
-                            ('/ExponentialMovingAverage', ''))
-            np.testing.assert_array_equal(sess.run(variable), average)
-            assert (average != raw).any()
+            np.testing.assert_array_equal(
+                sess.run(variable), checkpoint.get_tensor(variable.op.name))
         default, rows = signatures['serving_default'], signatures['rows']
         probabilities, classes, by_row = sess.run(
             [default.outputs['probabilities'].name,
@@ -44,18 +38,16 @@ def test_what_is_tested_and_exported_are_the_averages(digits_run):
         result['test_accuracy'], abs=1e-6)
     assert result['test_accuracy'] > 0.8
     with tf.Graph().as_default(), tf.Session() as sess:
-        m = model.build(hidden_size=32, dynamic_rnn=True)
-        averages = MovingAverages(m.train_op, 0.98)
+        m = build(hidden_size=32, dynamic_rnn=True)
         tf.train.Saver().restore(sess,
                                  tf.train.latest_checkpoint(str(digits_run)))
         validation = data.read_data_sets('', dataset='digits').validation
         assert sess.run([m.accuracy, m.cross_entropy], {
-            m.images: validation.images, m.y: validation.labels, m.keep_prob: 1,
-            m.batch_size: validation.num_examples,
-            **averages.feed(sess)}) == (
+            m._X: validation.images, m.y: validation.labels, m.keep_prob: 1,
+            m.batch_size: validation.num_examples}) == (
                 pytest.approx([
                     result['validation_accuracy'],
-                    summaries.read(str(digits_run))[
+                    read_scalars(str(digits_run))[
                         'loss/validation'][500]], abs=1e-6))
 
 
@@ -94,9 +86,30 @@ def test_saved_model_cli(digits_run, tmp_path):
 def test_a_saved_model_that_is_gone_is_made_again(whole_run, tmp_path):
     run_dir = tmp_path / 'run'
     shutil.copytree(str(whole_run), str(run_dir))
-    before = sha256sums(str(run_dir / 'saved_model'))
+
+    def files():
+        return {str(path.relative_to(run_dir)): path.stat().st_size
+                for path in (run_dir / 'saved_model').glob('**/*')}
+
+    before = files()
+    assert len(before) >= 4
     shutil.rmtree(str(run_dir / 'saved_model'))
     assert call(SCRIPT, '--resume', 'run', cwd=tmp_path).returncode == 0
-    assert [line.split()[1] for line in sha256sums(
-        str(run_dir / 'saved_model')).splitlines()] == [
-            line.split()[1] for line in before.splitlines()]
+    assert files() == before
+
+
+def test_an_export_that_fails_leaves_the_old_one(whole_run, tmp_path, monkeypatch):
+    run_dir = tmp_path / 'run'
+    shutil.copytree(str(whole_run), str(run_dir))
+    before = (run_dir / 'saved_model' / 'saved_model.pb').read_bytes()
+
+    def full(path):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('training.saved_model.sync', full)
+    done = call(SCRIPT, '--resume', 'run', '--steps', 121, cwd=tmp_path)
+    assert (done.returncode, done.error_lines) == (1, [
+        'error: cannot write run/saved_model (No space left on device): fix that and '
+        'go on with --resume run'])
+    assert (run_dir / 'saved_model' / 'saved_model.pb').read_bytes() == before
+    assert not list(run_dir.glob('saving-*'))

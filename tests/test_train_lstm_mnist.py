@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torture
-from conftest import QUICK, ROOT, SMALL, call, run, send, start, wait_for
+from conftest import QUICK, ROOT, SMALL, build, call, run, send, start, wait_for
 
 import data
-import model
 import train_lstm_mnist
-from training import device, evaluation, memory, mnist_files, workers
+from training import device, metrics
+from training import mnist as mnist_files
 from training.errors import UserError
 from training.run_directory import checkpoint_steps
 
@@ -51,12 +51,11 @@ def test_transcript_and_run_directory_on_mnist(mnist_dir, tmp_path):
         line for line in done.stderr.splitlines()
         if not re.match(r'\d{4}-\d\d-\d\d .*: E ', line)]
     assert device == 'training on the CPU, as --device cpu asks'
-    # On no terminal, a line every --log_every steps and nothing else.
+    # Without a terminal, a line every --log_every steps and nothing else.
     assert len(progress) == 10
     for i, line in enumerate(progress, 1):
         assert re.fullmatch(
-            r'step %d of 1000, \d+\.\d steps/s, loss 0\.\d{4}, accuracy '
-            r'\d\.\d{3}' % (100 * i), line)
+            r'step %d of 1000, \d+\.\d steps/s, loss 0\.\d{4}' % (100 * i), line)
     run_dir = tmp_path / re.fullmatch(
         r'run directory: (runs/\d{8}-\d{6})', told)[1]
     assert sorted(re.sub('tfevents.*', 'tfevents', f.name)
@@ -71,14 +70,14 @@ def test_transcript_and_run_directory_on_mnist(mnist_dir, tmp_path):
     assert config == {
         'lr': 1e-3, 'batch_size': 16, 'keep_prob': 0.5, 'hidden_size': 8,
         'layer_num': 2, 'steps': 1000,
-        'lr_schedule': 'constant', 'ema_decay': 0.0, 'dynamic_rnn': False,
+        'lr_schedule': 'constant', 'dynamic_rnn': False,
         'dataset': 'mnist', 'data_dir': mnist_dir, 'mirror': None,
         'device': 'cpu', 'log_every': 100, 'save_every': 300,
         'run_dir': str(run_dir.relative_to(tmp_path)),
-        'data_sha256': [sha256 for _, sha256 in mnist_files.FILES.values()]}
+        'data_sha256': list(mnist_files.FILES.values())}
     result = json.loads((run_dir / 'result.json').read_text())
     assert result['test_accuracy'] == test_accuracy
-    assert 0 < result['median_step_seconds'] < result['seconds'] / 1000
+    assert 0 < 500 * result['median_step_seconds'] < result['seconds']
     assert {key: result[key] for key in (
         'dataset', 'steps', 'resumed_from_step', 'device')} == {
             'dataset': 'mnist', 'steps': 1000, 'resumed_from_step': 0,
@@ -90,13 +89,13 @@ def test_transcript_and_run_directory_on_mnist(mnist_dir, tmp_path):
     # The checkpoint holds the weights that the accuracies were taken with.
     mnist = data.read_data_sets(mnist_dir)
     with tf.Graph().as_default(), tf.Session() as sess:
-        m = model.build(hidden_size=8)
+        m = build(hidden_size=8)
         tf.train.Saver().restore(sess, tf.train.latest_checkpoint(str(run_dir)))
         assert sess.run(tf.train.get_global_step()) == 1000
         for part, key in ((mnist.test, 'test_accuracy'),
                           (mnist.validation, 'validation_accuracy')):
             assert sess.run(m.accuracy, {
-                m.images: part.images, m.y: part.labels, m.keep_prob: 1,
+                m._X: part.images, m.y: part.labels, m.keep_prob: 1,
                 m.batch_size: part.num_examples}) == pytest.approx(
                     result[key], abs=1e-6)
 
@@ -128,12 +127,13 @@ def test_another_data_set_is_not_called_mnist(made_up_dir, tmp_path):
 
 def test_defaults_are_the_tutorials():
     flags = vars(train_lstm_mnist.parse_flags([]))
+    assert flags.pop('seed') in range(2 ** 31 - 1)
     assert flags == {
         'lr': 1e-3, 'batch_size': 128, 'keep_prob': 0.5, 'hidden_size': 256,
         'layer_num': 2, 'steps': 2000,
-        'lr_schedule': 'constant', 'ema_decay': 0.0, 'dynamic_rnn': False,
+        'lr_schedule': 'constant', 'dynamic_rnn': False,
         'dataset': 'mnist', 'data_dir': 'MNIST_data', 'mirror': None,
-        'device': 'auto', 'seed': None, 'log_every': 50, 'save_every': 200,
+        'device': 'auto', 'log_every': 50, 'save_every': 200,
         'run_dir': None, 'horovod': False, 'resume': None, 'quick': False}
     shown = ' '.join(run(SCRIPT, '--help').stdout.split())
     for name, value in flags.items():
@@ -143,8 +143,9 @@ def test_defaults_are_the_tutorials():
 
 
 def test_quick_has_other_defaults():
-    quick = vars(train_lstm_mnist.parse_flags(['--steps', '7', '--quick']))
-    usual = vars(train_lstm_mnist.parse_flags(['--steps', '7']))
+    flags = ['--steps', '7', '--seed', '1']
+    quick = vars(train_lstm_mnist.parse_flags([*flags, '--quick']))
+    usual = vars(train_lstm_mnist.parse_flags(flags))
     assert {name: value for name, value in quick.items()
             if value != usual[name]} == {
         'quick': True, 'lr': 0.01, 'lr_schedule': 'linear', 'keep_prob': 0.9,
@@ -173,7 +174,7 @@ def test_same_seed_same_transcript(layer_num, dynamic_rnn, tmp_path):
     assert weights['W'] != others['W']
 
 
-def test_flags_reach_the_training(tmp_path):
+def test_lr_and_keep_prob_reach_the_graph(tmp_path):
     def after_a_step(name, *args):
         call(SCRIPT, '--dataset', 'digits', '--steps', 1, '--seed', 1, *SMALL,
             '--dynamic_rnn',
@@ -195,13 +196,12 @@ def test_a_package_is_missing(package, tmp_path, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: (
         None if name == package else find_spec(name)))
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError) as error:
-        train_lstm_mnist.train(train_lstm_mnist.parse_flags([]))
-    assert re.fullmatch(r'%s is missing: pip install %s==\S+'
-                        % (package, package), str(error.value))
+    done = call(SCRIPT, cwd=tmp_path)
+    line, = done.error_lines
+    assert re.fullmatch(r'error: %s is missing: pip install %s==\S+'
+                        % (package, package), line)
     pinned = open(os.path.join(ROOT, 'requirements.txt')).read().split()
-    assert str(error.value).split()[-1] in pinned
+    assert line.split()[-1] in pinned
     assert not list(tmp_path.iterdir())
 
 
@@ -247,7 +247,7 @@ def test_a_gpu_is_asked_for_and_hidden(made_up_dir):
      'TypeError: Descriptors cannot not be created directly.'),
     ('__version__ = "2.4.0"', 'this is 2.4.0'),
 ])
-def test_another_tensorflow(tensorflow, found, tmp_path):
+def test_a_tensorflow_that_is_broken_or_not_1_15(tensorflow, found, tmp_path):
     (tmp_path / 'tensorflow.py').write_text(tensorflow)
     line = fails(cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert line == ('error: TensorFlow 1.15 is needed (%s): in a Python 3.7, '
@@ -256,12 +256,11 @@ def test_another_tensorflow(tensorflow, found, tmp_path):
 
 
 @pytest.mark.parametrize('lr, why', [
-    ('1000', r'came apart at step 2, with a loss of \d{3,}(\.\d+)? and a sum of '
-     r'all weights of \S+: begin a new run with a lower --lr or a higher '
-     r'--keep_prob; run keeps the checkpoint of step 1'),
-    ('1e39', r'came apart at step 1, with a loss of 0\.\d+ and a sum of all '
-     r'weights of nan: .*; run keeps no checkpoint yet')])
-def test_numbers_that_go_bad(lr, why, tmp_path):
+    ('1000', r'diverged at step 2, with a loss of \d{3,}(\.\d+)?: begin a new run '
+     r'with a lower --lr or a higher --keep_prob; run has the checkpoint of step 1'),
+    ('1e39', r'diverged at step 1, with weights that are not finite: .*; run has no '
+     r'checkpoint yet')])
+def test_a_run_that_diverges_stops_and_keeps_the_last_checkpoint(lr, why, tmp_path):
     done = call(SCRIPT, '--dataset', 'digits', *SMALL, '--hidden_size', 64,
                '--dynamic_rnn',
                '--lr', lr, '--save_every', 1, '--seed', 1, '--run_dir', 'run',
@@ -294,28 +293,26 @@ def test_gpu_memory_is_taken_as_it_is_needed(monkeypatch):
     # TensorFlow keeps to the configuration that a GPU is first opened with.
     monkeypatch.setattr(device_lib, 'list_local_devices', look)
     monkeypatch.setattr(tf, 'Session', session)
-    with pytest.raises(UserError):
-        train_lstm_mnist.train(train_lstm_mnist.parse_flags([]))
+    assert call(SCRIPT).error_lines == ['error: seen']
     assert seen == [True, True]
 
 
-def test_a_card_that_is_not_used_is_told_beside_the_accuracy(tmp_path,
-                                                             monkeypatch):
+def test_an_unused_gpu_is_named_beside_the_accuracy(tmp_path, monkeypatch):
     monkeypatch.setattr(device, 'choose', lambda config, name: device.Device(
-        'CPU', 'the card here was not used, since it is tired: make gpu'))
+        'CPU', 'the GPU here was not used, since it is tired: make gpu'))
     done = call(SCRIPT, '--dataset', 'digits', *SMALL, '--dynamic_rnn', '--steps', 1,
                 '--run_dir', tmp_path / 'run')
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1].startswith('test accuracy ')
     assert done.stderr.splitlines()[-1] == (
-        'note: the card here was not used, since it is tired: make gpu')
+        'note: the GPU here was not used, since it is tired: make gpu')
 
 
 def test_a_run_keeps_its_memory_to_the_end(tmp_path, monkeypatch):
     seen = []
 
     @contextlib.contextmanager
-    def kept():
+    def keep_memory():
         seen.append('kept')
         yield
         seen.append('given back')
@@ -324,11 +321,10 @@ def test_a_run_keeps_its_memory_to_the_end(tmp_path, monkeypatch):
         seen.append('validated')
         return 0.5, 1.0
 
-    monkeypatch.setattr(memory, 'kept', kept)
-    monkeypatch.setattr(evaluation, 'evaluate', evaluate)
-    train_lstm_mnist.train(train_lstm_mnist.parse_flags([
-        '--dataset', 'digits', '--hidden_size', '8', '--steps', '1', '--run_dir',
-        str(tmp_path / 'run'), '--dynamic_rnn']))
+    monkeypatch.setattr(device, 'keep_memory', keep_memory)
+    monkeypatch.setattr(metrics, 'evaluate', evaluate)
+    assert call(SCRIPT, '--dataset', 'digits', *SMALL, '--steps', 1, '--dynamic_rnn',
+                '--run_dir', tmp_path / 'run').returncode == 0
     assert seen == ['kept', 'validated', 'given back']
 
 
@@ -341,7 +337,7 @@ def closed_pipe():
 @pytest.mark.parametrize('stdout, why', [
     (closed_pipe, 'Broken pipe'),
     (lambda: os.open('/dev/full', os.O_WRONLY), 'No space left on device')])
-def test_stdout_that_takes_nothing(stdout, why, tmp_path):
+def test_a_run_whose_stdout_cannot_be_written_is_complete(stdout, why, tmp_path):
     stdout = stdout()
     running = start('--dataset', 'digits', *SMALL, '--steps', 5, '--run_dir',
                     'run', cwd=tmp_path, stdout=stdout)
@@ -349,14 +345,14 @@ def test_stdout_that_takes_nothing(stdout, why, tmp_path):
     _, stderr = running.communicate(timeout=60)
     assert running.returncode == 1
     assert stderr.splitlines()[-1] == (
-        'error: cannot write stdout (%s), and what came after is lost: mend that '
-        'before the next run' % why)
+        'error: cannot write stdout (%s), so the rest of it is lost: fix that before '
+        'the next run' % why)
     assert 'Traceback' not in stderr and 'Exception' not in stderr
     assert (tmp_path / 'run' / 'result.json').exists()
 
 
 def test_no_step_is_lost_when_nobody_reads(tmp_path):
-    """As with `2>&1 | tee log`, where Ctrl-C ends tee as well."""
+    """With `2>&1 | tee log`, Ctrl-C also ends tee."""
     running = start(*QUICK, '--steps', 10 ** 6, '--log_every', 1, '--save_every',
                     10 ** 5, '--run_dir', 'run', cwd=tmp_path,
                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -365,7 +361,7 @@ def test_no_step_is_lost_when_nobody_reads(tmp_path):
         running.stdout.close()
         events, = tmp_path.glob('run/events*')
         size = events.stat().st_size
-        while events.stat().st_size < size + 1000:  # it notes its steps
+        while events.stat().st_size < size + 1000:  # steps go on
             assert running.poll() is None
             time.sleep(0.05)
         running.send_signal(signal.SIGINT)
@@ -374,17 +370,6 @@ def test_no_step_is_lost_when_nobody_reads(tmp_path):
         running.kill()
     step, = checkpoint_steps(str(tmp_path / 'run'))
     assert step > 20
-
-
-def test_stdin_stdout_and_stderr_that_are_closed(tmp_path):
-    script = ['sh', '-c', 'exec "$@" <&- >&- 2>&-', 'sh', sys.executable,
-              os.path.join(ROOT, SCRIPT), '--dataset', 'digits',
-              *map(str, SMALL), '--dynamic_rnn', '--steps', '5', '--run_dir', 'run']
-    assert subprocess.run(script, cwd=str(tmp_path), timeout=60).returncode == 0
-    # No file of the run took what went to them.
-    for path in (tmp_path / 'run').glob('**/*'):
-        assert path.is_dir() or b'cuInit' not in path.read_bytes()
-    assert (tmp_path / 'run' / 'result.json').exists()
 
 
 def test_help_needs_no_package(tmp_path):
@@ -402,8 +387,8 @@ sys.exit(script.main(sys.argv[1:]))
 """
 
 
-def test_where_there_is_no_posix(tmp_path):
-    """Without what Windows or macOS lacks."""
+def test_training_and_prediction_without_posix(tmp_path):
+    """Delete what Windows or macOS does not have."""
     def elsewhere(script, *args):
         done = subprocess.run(
             [sys.executable, '-c', ELSEWHERE % script, *map(str, args)],
@@ -419,16 +404,16 @@ def test_where_there_is_no_posix(tmp_path):
     assert 'test image 0: ' in elsewhere('predict', 'run', '--test', 0)
 
 
-def test_a_test_that_does_not_fit_is_taken_in_parts(tmp_path, monkeypatch):
-    """With a session that stands in for little memory."""
+def test_the_test_runs_in_parts_where_memory_is_short(tmp_path, monkeypatch):
+    """A patched session stands in for a short memory."""
     def result(name):
         done = call(SCRIPT, '--dataset', 'digits', *SMALL, '--dynamic_rnn', '--steps',
                     60, '--seed', 1, '--run_dir', tmp_path / name)
         assert done.returncode == 0
         found = json.loads((tmp_path / name / 'result.json').read_text())
-        return done, found['test_accuracy'], found['validation_accuracy']
+        return found['test_accuracy'], found['validation_accuracy']
 
-    usual, *accuracies = result('usual')
+    *accuracies, = result('usual')
     run = tf.Session.run
 
     def little(self, fetches, feed_dict=None, **kwargs):
@@ -438,29 +423,22 @@ def test_a_test_that_does_not_fit_is_taken_in_parts(tmp_path, monkeypatch):
         return run(self, fetches, feed_dict, **kwargs)
 
     monkeypatch.setattr(tf.Session, 'run', little)
-    done, *same = result('little')
+    *same, = result('little')
     assert same == pytest.approx(accuracies, abs=1e-6)
-    note = ('note: there is no memory for all test images at once; they are tested '
-            'in parts')
-    assert note in done.stderr.splitlines()
-    assert note not in usual.stderr
 
 
-def test_stopped_during_the_test(tmp_path, monkeypatch):
-    """As with several workers, which agree with a step, and there is none now."""
+def test_a_signal_during_the_test_stops_the_run(tmp_path, monkeypatch):
     def evaluate(*args):
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.5)
         return 0.5, 0.1
 
-    monkeypatch.setattr(evaluation, 'evaluate', evaluate)
-    monkeypatch.setattr(workers.Alone, 'agree_to_stop',
-                        lambda self, stopped, stops: any(stops))
+    monkeypatch.setattr(metrics, 'evaluate', evaluate)
     done = call(SCRIPT, '--dataset', 'digits', *SMALL, '--dynamic_rnn', '--steps', 5,
                 '--run_dir', 'run', cwd=tmp_path)
     assert done.returncode == 143
     assert done.stderr.splitlines()[-2] == (
         'stopped after step 5; to go on from there:')
+    assert checkpoint_steps(str(tmp_path / 'run')) == [5]
     assert not (tmp_path / 'run' / 'result.json').exists()
 
 

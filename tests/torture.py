@@ -1,4 +1,4 @@
-"""Breaks trainings and fetches at random moments and says what was lost.
+"""Break trainings and fetches at random moments and say what was lost.
 
 `make torture` kills 50 trainings, 30 fetches, fools 100 fetches and fills 20
 disks; `python tests/torture.py KILLS FETCHES FOOLED DISKS` does as many.
@@ -26,10 +26,10 @@ FLAGS = ['--dataset', 'digits', '--hidden_size', '64', '--layer_num', '1',
 
 
 def python(*args, seconds=None):
-    """Runs Python in the project and, after so many seconds, kills it.
+    """Run Python in the project and kill it after some seconds.
 
     Returns:
-        Its exit status, -9 if it was killed, and what it wrote to stderr.
+        Its exit status, -9 if it was killed, and its stderr.
     """
     running = subprocess.Popen(
         [sys.executable, *args], cwd=ROOT, stdout=subprocess.DEVNULL,
@@ -45,12 +45,12 @@ def python(*args, seconds=None):
 
 
 def train(*flags, seconds=None):
-    """As `python`, of the script; returns what it wrote to stderr."""
+    """Run the script like `python`; return its stderr."""
     return python('train_lstm_mnist.py', *flags, seconds=seconds)[1]
 
 
 def weights(run_dir):
-    """Returns all that the latest checkpoint holds, as {name: bytes}."""
+    """Return what the latest checkpoint holds, as {name: bytes}."""
     import tensorflow as tf
     checkpoint = tf.train.load_checkpoint(tf.train.latest_checkpoint(run_dir))
     return {name: checkpoint.get_tensor(name).tobytes()
@@ -58,7 +58,7 @@ def weights(run_dir):
 
 
 def kill(times, folder, say=print, steps=103):
-    """Kills so many trainings and resumes each.
+    """Kill trainings and resume each.
 
     Args:
         times: int.
@@ -67,7 +67,7 @@ def kill(times, folder, say=print, steps=103):
         steps: int, how long they are.
 
     Returns:
-        A dict of ints: killed, resumed, anew (killed before the first
+        A dict of ints: killed, resumed, unsaved (killed before the first
         checkpoint), while_saving, most_steps_lost.
 
     Raises:
@@ -81,7 +81,7 @@ def kill(times, folder, say=print, steps=103):
     seconds = time.time() - started
     expected = weights(os.path.join(folder, 'whole'))
     counts = dict.fromkeys(
-        ['killed', 'resumed', 'anew', 'while_saving', 'most_steps_lost'], 0)
+        ['killed', 'resumed', 'unsaved', 'while_saving', 'most_steps_lost'], 0)
     while counts['killed'] < times:
         run_dir = os.path.join(folder, 'run-%d' % counts['killed'])
         stderr = train(*flags, '--run_dir', run_dir,
@@ -94,7 +94,7 @@ def kill(times, folder, say=print, steps=103):
         counts['killed'] += 1
         reached = max(map(int, re.findall(r'^step (\d+) of', stderr, re.M)),
                       default=0)
-        saving = bool(glob.glob(os.path.join(glob.escape(run_dir), 'saving-*')))
+        saving = bool(glob.glob(os.path.join(glob.escape(run_dir), '*tempstate*')))
         counts['while_saving'] += saving
         stderr = train('--resume', run_dir)
         from_step = re.search(r'^going on from step (\d+)$', stderr, re.M)
@@ -103,7 +103,7 @@ def kill(times, folder, say=print, steps=103):
             lost = reached - int(from_step[1])
             assert weights(run_dir) == expected, run_dir
         else:
-            counts['anew'] += 1
+            counts['unsaved'] += 1
             lost = reached
             assert 'has no checkpoint yet' in stderr, stderr
         assert lost <= SAVE_EVERY, (run_dir, reached, stderr)
@@ -116,7 +116,7 @@ def kill(times, folder, say=print, steps=103):
 
 
 def fetch(files, folder, mirror, seconds=None):
-    """Runs data.py on files that pass for MNIST's and, after seconds, kills it.
+    """Run data.py, for which these files are MNIST's; kill it after some seconds.
 
     Args:
         files: {name: bytes}.
@@ -125,15 +125,14 @@ def fetch(files, folder, mirror, seconds=None):
         seconds: float or None.
 
     Returns:
-        Its exit status, -9 if it was killed, and what it wrote to stderr.
+        Its exit status, -9 if it was killed, and its stderr.
     """
-    published = {name: (len(body), hashlib.sha256(body).hexdigest())
+    published = {name: hashlib.sha256(body).hexdigest()
                  for name, body in files.items()}
-    code = ('import functools, sys, data\n'
-            'from training import mnist_files\n'
-            'mnist_files.FILES = %r\n'
-            'mnist_files.fetch = functools.partial('
-            'mnist_files.fetch, timeout=0.5, deadline=1)\n'
+    code = ('import sys, time, data\n'
+            'from training import mnist\n'
+            'mnist.FILES, mnist.TIMEOUT = %r, 0.5\n'
+            'time.sleep = lambda seconds: None\n'  # pooch waits before it retries
             'sys.exit(data.main(%r))' % (published, [folder, mirror]))
     status, stderr = python('-c', code, seconds=seconds)
     assert 'Traceback' not in stderr, stderr
@@ -144,7 +143,7 @@ def fetch(files, folder, mirror, seconds=None):
 
 
 def kill_fetches(times, folder, say=print):
-    """Kills so many fetches; the next one has to succeed.
+    """Kill fetches; the next one must succeed.
 
     Args:
         times: int.
@@ -152,7 +151,7 @@ def kill_fetches(times, folder, say=print):
         say: what to do with a line of progress.
 
     Returns:
-        A dict of ints: killed, files (that were there whole by then).
+        A dict of ints: killed, files (whole ones when it was killed).
 
     Raises:
         AssertionError: a file was there that was not whole, or the next fetch
@@ -189,16 +188,15 @@ def kill_fetches(times, folder, say=print):
 
 
 def fool_fetches(times, folder, say=print):
-    """Fetches from a mirror that half of the time fails, one way or another.
+    """Fetch from a mirror that fails half of the time, one way or another.
 
     Args:
-        times: int, how often it is to fail at least.
+        times: int, how often it fails at least.
         folder: str, for the folders that are fetched into.
         say: what to do with a line of progress.
 
     Returns:
-        A dict of ints: fooled (answers that were no good), runs (of data.py),
-        folders (that were filled).
+        A dict of ints: fooled (bad answers), runs (of data.py), folders (filled).
 
     Raises:
         AssertionError: a file was there that was not whole, or a fetch failed
@@ -233,7 +231,7 @@ def fool_fetches(times, folder, say=print):
 
 
 def fill_disks(times, folder, say=print, steps=103):
-    """Trains on so many disks that fill up, makes room and resumes.
+    """Train on disks that fill up; make room and resume.
 
     Args:
         times: int.
@@ -242,7 +240,7 @@ def fill_disks(times, folder, say=print, steps=103):
         steps: int, how long they are.
 
     Returns:
-        A dict of ints: filled, resumed, anew (full before the first
+        A dict of ints: filled, resumed, unsaved (full before the first
         checkpoint).
 
     Raises:
@@ -257,7 +255,7 @@ def fill_disks(times, folder, say=print, steps=103):
                for place, _, names in os.walk(whole) for name in names)
     disk = os.path.join(folder, 'disk')
     os.mkdir(disk)
-    counts = dict.fromkeys(['filled', 'resumed', 'anew'], 0)
+    counts = dict.fromkeys(['filled', 'resumed', 'unsaved'], 0)
     while counts['filled'] < times:
         kept = os.path.join(folder, 'run-%d' % counts['filled'])
         command = ' '.join(
@@ -276,14 +274,14 @@ def fill_disks(times, folder, say=print, steps=103):
         counts['filled'] += 1
         assert 'Traceback' not in done.stderr, done.stderr
         told = re.search(r'^error: cannot write \S+ \(.*No space left on device'
-                         r'\): mend that.*$', done.stderr, re.M)
+                         r'\): fix that.*$', done.stderr, re.M)
         assert told and done.returncode == 1, done.stderr
         from_step = re.search(r'^going on from step (\d+)$', done.stderr, re.M)
         if from_step:
             counts['resumed'] += 1
             assert weights(kept) == expected, kept
         else:
-            counts['anew'] += 1
+            counts['unsaved'] += 1
             assert re.search('has no checkpoint yet|cannot read', done.stderr)
         say('%s; %s' % (told[0].replace(disk, '.'), 'resumed from step '
                         + from_step[1] if from_step
@@ -297,16 +295,16 @@ if __name__ == '__main__':
     rows = []
     for times, what, torture, outcome in (
             (kills, 'trainings killed', kill, '{resumed} resumed and ended with '
-             'the weights of one never killed, {anew} had no checkpoint yet; '
+             'the weights of one never killed, {unsaved} had no checkpoint yet; '
              '{while_saving} were killed while saving; at most {most_steps_lost} '
              'steps lost, with a save every %d' % SAVE_EVERY),
             (fetches, 'fetches killed', kill_fetches, 'the next one fetched the '
              'rest, {files} files being there; none was there in part'),
-            (fooled, 'answers of a mirror that were no good', fool_fetches,
+            (fooled, 'bad answers of a mirror', fool_fetches,
              '{folders} folders filled by {runs} runs; none held a file that was '
              'not as published'),
             (disks, 'disks full', fill_disks, 'all said so; {resumed} resumed '
-             'with more room and ended with the weights of a whole run, {anew} '
+             'with more room and ended with the weights of a whole run, {unsaved} '
              'had no checkpoint yet')):
         with tempfile.TemporaryDirectory() as scratch:
             counts = torture(times, scratch)

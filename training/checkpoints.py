@@ -1,113 +1,122 @@
-"""A run's checkpoints, saved whole or not at all, and restored."""
+"""Save the checkpoints of a run, restore the latest whole one, stop if it diverges."""
 import glob
 import os
 import sys
 
+import numpy as np
 import tensorflow as tf
 
-from training.errors import UserError
-from training.files import sync
-from training.run_directory import checkpoint_steps
+from training.errors import UserError, reason
+from training.run_directory import checkpoint_steps, sync
 
 KEPT = 3  # checkpoints
+# Guessing has a loss of 0.23, ln(10) / 10. With a loss of 100, the right digits have
+# a probability of exp(-1000): the learning rate is too high, and the loss grows.
+WORST_LOSS = 100.0
 
 
-class Checkpoints(object):
-    """The checkpoints of the default graph's variables in a run's folder.
+class Hook(object):
+    """Something that happens besides the steps of a training."""
 
-    Attributes:
-        step: int, the one that was saved or restored last; None before.
-    """
+    def begin(self):
+        """Called before the first step."""
 
-    def __init__(self, directory, sess):
-        """
-        Args:
-            directory: `RunDirectory`; the files are its model.ckpt-<step>.*.
-            sess: `tf.Session` with the variables.
-        """
-        self._directory, self._sess = directory, sess
-        # Leaves the old checkpoints alone: `save` removes them.
-        self._saver = tf.train.Saver(max_to_keep=None)
-        self.step = None
+    def after_step(self, step, loss):
+        """Called after each step with its number and the loss of its batch."""
+
+    def end(self, result):
+        """Called after the test with the dict that result.json will hold."""
+
+
+class CheckpointHook(Hook):
+    """Save model.ckpt-<step> every `--save_every` steps and after the last step."""
+
+    def __init__(self, directory, flags, sess):
+        self._directory, self._flags, self._sess = directory, flags, sess
+        self._saver = tf.train.Saver(max_to_keep=KEPT, save_relative_paths=True)
+
+    def begin(self):
+        # So that the saver deletes them in turn.
+        self._saver.recover_last_checkpoints(
+            [self._path(step) for step in
+             checkpoint_steps(self._directory.path)[KEPT - 1::-1]])
+
+    def after_step(self, step, loss):
+        if step % self._flags.save_every == 0 or step == self._flags.steps:
+            self.save(step)
+
+    def _path(self, step):
+        return self._directory.file('model.ckpt-%d' % step)
 
     def save(self, step):
-        """Writes a checkpoint and keeps the last three.
+        """Save a checkpoint and delete the oldest; raise a `UserError` on failure.
 
-        Raises:
-            UserError: the system says no; earlier checkpoints are kept.
+        `tf.train.Saver` renames the .data file and then the .index file, so a
+        checkpoint that has an .index is whole.
         """
-        run_dir = self._directory.path
-        with self._directory.staging('model.ckpt-%d' % step,
-                                     tf.errors.OpError) as staging:
-            self._saver.save(self._sess, os.path.join(staging, 'model.ckpt'),
-                             step, write_meta_graph=False, write_state=False)
-            # .data before .index: a checkpoint that has the latter is whole.
-            for part in sorted(os.listdir(staging)):
-                sync(os.path.join(staging, part))
-                os.replace(os.path.join(staging, part),
-                           os.path.join(run_dir, part))
-            sync(run_dir)
-            self._write_state()
-            for old in checkpoint_steps(run_dir)[KEPT:]:
-                for path in sorted(glob.glob(os.path.join(
-                        glob.escape(run_dir), 'model.ckpt-%d.*' % old)))[::-1]:
-                    os.remove(path)
-        self.step = step
+        with self._directory.writing('model.ckpt-%d' % step, tf.errors.OpError):
+            os.stat(self._directory.path)  # TensorFlow would make a folder that is gone
+            self._saver.save(self._sess, self._directory.file('model.ckpt'), step,
+                             write_meta_graph=False)
+            for path in glob.glob(glob.escape(self._path(step)) + '.*'):
+                sync(path)
 
-    def _write_state(self):
-        """Writes the file that `tf.train.latest_checkpoint` reads."""
-        steps = checkpoint_steps(self._directory.path)[:KEPT]
-        state = [('model_checkpoint_path', steps[0])] + [
-            ('all_model_checkpoint_paths', kept) for kept in steps[::-1]]
-        self._directory.write('checkpoint', ''.join(
-            '%s: "model.ckpt-%d"\n' % pair for pair in state).encode())
-
-    def restore(self, steps):
-        """Restores the latest checkpoint that is whole.
-
-        Args:
-            steps: int, how far the run is to go.
-
-        Returns:
-            int, the step that it was saved after.
+    def restore(self):
+        """Restore the latest checkpoint that is whole.
 
         Raises:
-            UserError: there is none, it is another model's, or it is past
-                steps.
+            UserError: there is none, it is of another model, or it has more steps
+                than `--steps`.
         """
         run_dir = self._directory.path
         damaged = []
         for step in checkpoint_steps(run_dir):
-            path = self._directory.file('model.ckpt-%d' % step)
+            path = self._path(step)
             try:
-                self._check_model(path)
+                check_model(path)
                 self._saver.restore(self._sess, path)
             except (tf.errors.OpError, ValueError) as error:
-                why = str(error).split('Original error:\n\n')[-1].splitlines()[0]
-                damaged.append('%s is damaged (%s)' % (path, why))
+                damaged.append('%s is damaged (%s)' % (path, reason(error)))
                 continue
             for why in damaged:
                 print('warning: ' + why, file=sys.stderr)
-            if step > steps:
-                raise UserError('the run in %s has %d steps behind it: name '
-                                'more with --steps' % (run_dir, step))
+            if step > self._flags.steps:
+                raise UserError('the run in %s has %d steps behind it: name more '
+                                'with --steps' % (run_dir, step))
             print('going on from step %d' % step, file=sys.stderr)
-            self.step = step
-            return step
+            return
         raise UserError(
             'nothing to go on from, %s: begin a new run without --resume'
             % ('; '.join(damaged) or 'as %s has no checkpoint yet' % run_dir))
 
-    def _check_model(self, path):
-        """Raises a `UserError` if a checkpoint is not of this graph."""
-        expected = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
-        found = tf.train.load_checkpoint(path).get_variable_to_shape_map()
-        if found != expected:
-            raise UserError(
-                '%s is of another model than config.json beside it says: put '
-                'back the files of one run' % path)
 
-    def kept(self):
-        """Returns, as part of a sentence, what there is to go on from."""
-        return ('no checkpoint yet' if self.step is None
-                else 'the checkpoint of step %d' % self.step)
+def check_model(path):
+    """Raise a `UserError` if a checkpoint is not of the default graph."""
+    expected = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
+    if tf.train.load_checkpoint(path).get_variable_to_shape_map() != expected:
+        raise UserError('%s is of another model than config.json beside it says: '
+                        'put back the files of one run' % path)
+
+
+class DivergenceHook(Hook):
+    """Stop a training that diverges, before a checkpoint of it is saved.
+
+    The loss is checked after each step, the weights before each checkpoint.
+    """
+
+    def __init__(self, directory, flags, sess):
+        self._directory, self._flags, self._sess = directory, flags, sess
+
+    def after_step(self, step, loss):
+        if not loss <= WORST_LOSS:  # NaN is not
+            self._stop(step, 'a loss of %g' % loss)
+        if step % self._flags.save_every == 0 or step == self._flags.steps:
+            weights = self._sess.run(tf.trainable_variables())
+            if not all(np.isfinite(weight).all() for weight in weights):
+                self._stop(step, 'weights that are not finite')
+
+    def _stop(self, step, why):
+        raise UserError(
+            'the training diverged at step %d, with %s: begin a new run with a lower '
+            '--lr or a higher --keep_prob; %s has %s'
+            % (step, why, self._directory.path, self._directory.kept()))

@@ -1,6 +1,7 @@
-"""Where the graph runs: which device, and the session's config for it."""
+"""Choose the device that the graph runs on, and set up the session for it."""
 import collections
 import contextlib
+import ctypes
 import os
 import re
 import sys
@@ -8,42 +9,38 @@ import sys
 import tensorflow as tf
 from tensorflow.python.client import device_lib
 
-from training import cards
-from training.errors import UserError
-from training.workers import ALONE
+from training import gpu
+from training.errors import UserError, reason
 
 
 class Device(collections.namedtuple('Device', ['name', 'unused'])):
     """Where a graph runs.
 
     name: str, the GPU's name, or 'CPU'.
-    unused: str, a sentence about a card that is there and is not used, with
-        what to do; or None.
+    unused: str, why the GPU of this machine is not used and what to do, or None.
     """
 
 
-# More threads gain nothing for products as small as those of a row, 128 x 1024 by
-# default. A guess: no machine with more than 2 cores was at hand.
-MOST_THREADS = 16
+MOST_THREADS = 16  # a guess: more do not help matmuls as small as a cell's
 
 
-def share_cores(config, dynamic_rnn=False, workers=ALONE):
-    """Sets how many threads share an operation, and how many run side by side.
+def share_cores(config, dynamic_rnn=False, workers_here=1):
+    """Set how many threads run one operation, and how many operations run at a time.
 
-    The first session of a process sets it for all that follow.
-
-    Unrolled by hand, there are two products to take at most times: a row's in
-    one layer, and another's in the next or a weight's gradient. On one core or
-    two, each product has a thread: that was the faster on a processor with
-    AVX-512, and the slower by 5 % on one without. On more, two threads would
-    leave cores idle: they all share each product (not measured).
+    TensorFlow takes these numbers from the first session of a process. An LSTM that is
+    unrolled by hand usually has two matmuls ready: two layers at two rows, or the
+    gradient of a kernel. On one or two cores, run two matmuls at a time with one
+    thread each. On more cores, all threads share each matmul (not measured). With
+    dynamic_rnn one matmul runs at a time.
 
     Args:
-        config: `tf.ConfigProto` of the session to come, which is changed.
-        dynamic_rnn: bool, as for `model.build`; one product runs at a time.
-        workers: those that train together; each takes its share of the cores.
+        config: `tf.ConfigProto`, changed in place.
+        dynamic_rnn: bool, as for `model.build`.
+        workers_here: int, how many processes share the cores of this machine.
     """
-    cores = max(1, workers.share_of_cores(_cores()))
+    on_linux = hasattr(os, 'sched_getaffinity')
+    cores = len(os.sched_getaffinity(0)) if on_linux else os.cpu_count()
+    cores = max(1, cores // workers_here)
     threads = min(cores, MOST_THREADS)
     config.inter_op_parallelism_threads = threads
     config.intra_op_parallelism_threads = (
@@ -51,22 +48,18 @@ def share_cores(config, dynamic_rnn=False, workers=ALONE):
 
 
 def choose(config, device):
-    """Says on stderr where the graph will run.
+    """Choose the `Device`, and print it on stderr.
 
     Args:
-        config: `tf.ConfigProto` of the session to come; for 'cpu' it is
-            changed to hide the GPUs.
+        config: `tf.ConfigProto`, changed in place to hide the GPUs for 'cpu'.
         device: 'auto', 'gpu' or 'cpu'.
 
-    Returns:
-        A `Device`.
-
     Raises:
-        UserError: a GPU is asked for and there is none, or the card fails.
+        UserError: device is 'gpu' and there is none, or the GPU fails.
     """
     if device == 'cpu':
         config.device_count['GPU'] = 0
-    with one_card(device):
+    with only_first_gpu(device):
         gpus = _list_gpus(config)
     if gpus:
         return _use(gpus[0])
@@ -80,19 +73,11 @@ def choose(config, device):
     return Device('CPU', unused)
 
 
-def _cores():
-    """Returns how many cores this process may use."""
-    if hasattr(os, 'sched_getaffinity'):  # on Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
-
-
 @contextlib.contextmanager
-def one_card(device='auto'):
-    """Shows TensorFlow one card, or none for 'cpu'.
+def only_first_gpu(device='auto'):
+    """Show TensorFlow the first GPU only, or none for 'cpu'.
 
-    It takes some memory on every card that it is shown, when it first looks
-    for them.
+    TensorFlow takes memory on every GPU that it sees when it looks for them.
     """
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
     os.environ['CUDA_VISIBLE_DEVICES'] = (
@@ -107,7 +92,7 @@ def one_card(device='auto'):
 
 
 def _list_gpus(config):
-    """Returns TensorFlow's descriptions of the GPUs that it can use."""
+    """Return TensorFlow's descriptions of the GPUs that it can use."""
     try:
         return [local.physical_device_desc
                 for local in device_lib.list_local_devices(config)
@@ -117,76 +102,83 @@ def _list_gpus(config):
 
 
 def _use(description):
-    name = re.search('name: (.*?),', description).group(1)
-    shown = cards.count_shown()
-    print('training on the GPU: %s%s' % (name, '' if shown < 2 else (
-        ', the first of %d; CUDA_VISIBLE_DEVICES names another' % shown)),
-        file=sys.stderr)
+    name, count = re.search('name: (.*?),', description)[1], gpu.count_visible()
+    more = ', the first of %d; CUDA_VISIBLE_DEVICES chooses another' % count
+    print('training on the GPU: ' + name + (more if count > 1 else ''), file=sys.stderr)
     capability = re.search(r'compute capability: (\d+)\.(\d+)', description)
-    if capability and tuple(map(int, capability.groups())) > cards.NEWEST_CARD:
-        print('warning: this card is newer than CUDA 10.0: the first start compiles '
-              'for many minutes, and cuBLAS may fail then; if it fails, '
-              + cards.NEWER, file=sys.stderr)
+    if capability and tuple(map(int, capability.groups())) > gpu.NEWEST_CAPABILITY:
+        print('warning: this GPU is newer than CUDA 10.0: %s; if it fails, %s'
+              % (gpu.SLOW_START, gpu.NEWER), file=sys.stderr)
     return Device(name, None)
 
 
 def why_no_gpu():
-    """Says why TensorFlow found no GPU.
-
-    Returns:
-        Part of a sentence; and, where there is a driver, the sentence of
-        `Device.unused`, else None.
-    """
+    """Return why TensorFlow finds no GPU, part of a sentence, and `Device.unused`."""
     if not tf.test.is_built_with_cuda():
         return 'since this TensorFlow is built without CUDA', None
-    machine = cards.look(tf.sysconfig.get_lib())
+    machine = gpu.look(tf.sysconfig.get_lib())
     if machine.driver:
-        _, why, what = cards.verdict(machine)
-        return ('since %s: %s' % (why, what or 'see make check-gpu'),
-                'the card here was not used, since %s: %s'
-                % (why, what or 'see make check-gpu'))
+        _, why, advice = gpu.verdict(machine)
+        why = 'since %s: %s' % (why, advice or 'see make check-gpu')
+        return why, 'the GPU of this machine was not used, ' + why
     if machine.missing:
         return 'since it could not load ' + ', '.join(machine.missing), None
     if machine.visible is not None:
-        return ('since CUDA_VISIBLE_DEVICES=%s shows it no GPU'
-                % machine.visible, None)
-    return 'since the NVIDIA driver shows it no GPU', None
+        return 'since CUDA_VISIBLE_DEVICES=%s shows no GPU' % machine.visible, None
+    return 'since the NVIDIA driver shows no GPU', None
 
 
-# What TensorFlow and CUDA say of a card, and what to do.
-CARD_ERRORS = (
-    ('CUDA driver version is insufficient',
-     'the NVIDIA driver is too old for CUDA 10.0', 'update it to 410.48 or newer'),
-    ('CUDA_ERROR_OUT_OF_MEMORY', "out of the card's memory",
-     'end what else uses it (see nvidia-smi), or lower --batch_size, --hidden_size '
-     'or --layer_num'),
-    ('CUBLAS_STATUS_ALLOC_FAILED', "out of the card's memory",
-     'end what else uses it (see nvidia-smi), or lower --batch_size, --hidden_size '
-     'or --layer_num'),
-    ('CUBLAS_STATUS_', 'cuBLAS failed on this card',
-     'end what else uses it (see nvidia-smi); for a card newer than RTX 20, '
-     + cards.NEWER),
-    ('Blas GEMM launch failed', 'cuBLAS failed on this card',
-     'end what else uses it (see nvidia-smi); for a card newer than RTX 20, '
-     + cards.NEWER),
-    ('CUDA_ERROR_', 'the card failed',
-     'see nvidia-smi and dmesg, and go on with --resume'),
-)
+SMALLER = 'lower --batch_size, --hidden_size or --layer_num'
+NO_MEMORY = ('out of GPU memory',
+             'stop other programs on the GPU (see nvidia-smi), or ' + SMALLER)
+CUBLAS_FAILED = ('cuBLAS failed on this GPU',
+                 'stop other programs on the GPU (see nvidia-smi); if the GPU is newer '
+                 'than RTX 20, ' + gpu.NEWER)
+# A part of TensorFlow's message: what is wrong, and what to do. The first match counts.
+GPU_ERRORS = {
+    'CUDA driver version is insufficient': (
+        'the NVIDIA driver is too old for CUDA 10.0', 'update it to 410.48 or newer'),
+    'CUDA_ERROR_OUT_OF_MEMORY': NO_MEMORY,
+    'CUBLAS_STATUS_ALLOC_FAILED': NO_MEMORY,
+    'CUBLAS_STATUS_': CUBLAS_FAILED,
+    'Blas GEMM launch failed': CUBLAS_FAILED,
+    'CUDA_ERROR_': ('the GPU failed',
+                    'see nvidia-smi and dmesg, and continue with --resume'),
+}
 
 
 def explain(error):
-    """Returns the `UserError` for what TensorFlow raised, or None.
-
-    Args:
-        error: an exception.
-    """
-    said = str(error)
-    first = said.splitlines()[0] if said else ''
-    if isinstance(error, tf.errors.OpError):
-        for sign, what, advice in CARD_ERRORS:
-            if sign in said:
-                return UserError('%s (%s): %s' % (what, first, advice))
+    """Return the `UserError` for an exception that TensorFlow raised, or None."""
+    if not isinstance(error, tf.errors.OpError):
+        return None
+    for sign, (what, advice) in GPU_ERRORS.items():
+        if sign in str(error):
+            return UserError('%s (%s): %s' % (what, reason(error), advice))
     if isinstance(error, tf.errors.ResourceExhaustedError):
-        return UserError('out of memory (%s): lower --batch_size, --hidden_size or '
-                         '--layer_num' % first)
+        return UserError('out of memory (%s): stop other programs, or %s'
+                         % (reason(error), SMALLER))
     return None
+
+
+@contextlib.contextmanager
+def keep_memory():
+    """Make malloc reuse freed buffers, and return them to the system at the end.
+
+    By default glibc returns and clears about 20 MB in each step, and some GB in the
+    test of 10,000 images. The numbers of the parameters, their defaults and limits
+    are glibc's (mallopt(3), malloc.c). Nothing happens with another C library.
+    """
+    libc = ctypes.CDLL(None) if os.name == 'posix' else None
+    if not hasattr(libc, 'mallopt'):
+        yield
+        return
+    M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+    libc.mallopt(M_MMAP_THRESHOLD, 2 ** 25)  # the highest allowed
+    libc.mallopt(M_TRIM_THRESHOLD, 2 ** 30)
+    libc.mallopt(M_TOP_PAD, 2 ** 26)
+    try:
+        yield
+    finally:
+        for parameter in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD):
+            libc.mallopt(parameter, 2 ** 17)
+        libc.malloc_trim(0)

@@ -1,48 +1,49 @@
-"""What a user can repair, and how a script says it."""
+"""Errors that the user can fix, exit statuses, missing packages."""
+import contextlib
 import functools
+import importlib.util
+import os
 import sys
 
-from training import output
+# The versions that error messages say to install; requirements.txt and
+# requirements/tests.in pin the same.
+VERSIONS = {'filelock': '3.12.2', 'matplotlib': '3.5.3', 'Pillow': '9.5.0',
+            'pooch': '1.8.2', 'scikit-learn': '1.0.2', 'tqdm': '4.67.1'}
 
 
 class UserError(Exception):
-    """A problem that the user can repair; the text is one line that says how."""
+    """A problem that the user can fix; the text is one line that says how."""
 
 
 class Stopped(Exception):
-    """The user stopped a training, and it was saved; the text says so.
-
-    Attributes:
-        status: int, the exit status.
-    """
+    """The user stopped a training, and it was saved."""
 
     def __init__(self, status, text):
         super(Stopped, self).__init__(text)
-        self.status = status
+        self.status = status  # the exit status
 
 
 def reports_errors(main):
-    """Makes of a script's main one that tells in a line what went wrong.
+    """Decorate a main so that it prints errors in a line and returns the exit status.
 
-    The line of a `UserError` begins with `error:`. The exit status is then 1,
-    after Ctrl-C 130, and else what main returns, or 0.
+    The status is 1 after an error, 130 after Ctrl-C, else what main returns, or 0.
     """
     @functools.wraps(main)
     def reporting(argv=None):
-        with output.guarded() as stdout:
+        stdout, stderr = Output(sys.stdout), Output(sys.stderr)
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             status = _status(main, argv)
             stdout.flush()
             if stdout.error and not status:
-                print('error: cannot write stdout (%s), and what came after is lost: '
-                      'mend that before the next run' % stdout.error.strerror,
+                status = 1
+                print('error: cannot write stdout (%s), so the rest of it is lost: '
+                      'fix that before the next run' % stdout.error.strerror,
                       file=sys.stderr)
-                return 1
         return status
     return reporting
 
 
 def _status(main, argv):
-    """Returns the exit status, once what went wrong was told."""
     try:
         return main(argv) or 0
     except UserError as error:
@@ -55,7 +56,84 @@ def _status(main, argv):
         print('stopped', file=sys.stderr)
         return 130
     except OSError as error:
-        print('error: cannot read or write %s (%s): mend that and run again'
-              % (error.filename or 'a file', error.strerror or error),
+        print('error: cannot read or write %s (%s): fix that and run again'
+              % (error.filename or 'a file', reason(error)),
               file=sys.stderr)
         return 1
+
+
+class Output(object):
+    """A text stream that drops output it cannot write.
+
+    So a training goes on when the reader of its pipe is gone or its disk is full.
+    """
+
+    def __init__(self, stream):
+        self._stream = stream
+        self.error = None  # the OSError of the first write that failed
+        # Python 3.7 holds back what goes to a file or a pipe. A letter that the
+        # encoding lacks is printed as \u6570.
+        stream.reconfigure(line_buffering=True, errors=(
+            'backslashreplace' if stream.errors == 'strict' else stream.errors))
+
+    def write(self, text):
+        """Write text or drop it; return its length."""
+        self._try(self._stream.write, text)
+        return len(text)
+
+    def flush(self):
+        """Flush the stream, or drop what it holds."""
+        self._try(self._stream.flush)
+
+    def _try(self, function, *args):
+        try:
+            function(*args)
+        except OSError as error:
+            self.error = self.error or error
+            # What the stream still holds would fail again when Python exits.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+
+def reason(error):
+    """Return in one line why something failed: an OSError, or TensorFlow's error."""
+    text = getattr(error, 'strerror', None) or str(error)
+    lines = text.split('Original error:\n\n')[-1].splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def require(*names):
+    """Raise a `UserError` if a package is missing, without importing it."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise missing(name)
+
+
+def missing(name):
+    """Return the `UserError` for a missing package, a key of `VERSIONS`."""
+    return UserError('%s is missing: pip install %s==%s'
+                     % (name, name, VERSIONS[name]))
+
+
+def import_tensorflow():
+    """Import TensorFlow and silence its warnings, but not its errors.
+
+    Raises:
+        UserError: it cannot be imported, or it is not 1.15.
+    """
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # errors of the C++ side
+    try:
+        import tensorflow as tf
+    except Exception as error:  # a protobuf that is too new raises a TypeError
+        found = '%s: %s' % (type(error).__name__, str(error).split('\n')[0])
+    else:
+        found = 'this is ' + tf.__version__
+    if not found.startswith('this is 1.15.'):
+        raise UserError(
+            'TensorFlow 1.15 is needed (%s): in a Python 3.7, pip install -r '
+            'requirements.txt, or use make train' % found)
+    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)

@@ -1,175 +1,156 @@
-"""The folder of a run: locked by one training, and written file by file."""
+"""The folder of a run, and files that appear whole or not at all."""
 import contextlib
 import itertools
 import json
 import os
 import re
 import shutil
-import socket
 import time
+import uuid
 
-from training.errors import UserError
-from training.files import write_whole
+from training.errors import UserError, missing, reason
 
 LOCK = '.lock'
+# The temporary files of `write_whole`, of `saved_model.ExportHook`, of tf.train.Saver.
+TEMPORARY = re.compile(r'.+\.part|saving-.+|model\.ckpt-.+tempstate.+')
 
 
 class RunDirectory(object):
-    """A run's folder, which is this process's until `unlock` or its end.
+    """The folder of a run. One process at a time holds its lock.
 
     Attributes:
-        path: str.
+        path: str, or None until `create` makes a runs/<date>-<time>.
     """
 
     def __init__(self, path):
-        """Locks a folder.
+        self.path = path
+        self._held = contextlib.ExitStack()
 
-        Args:
-            path: str, a folder that is there.
+    def create(self):
+        """Make the folder of a new run and lock it, or raise a `UserError`."""
+        try:
+            if self.path is None:
+                self.path = _make_new()
+            os.makedirs(self.path, exist_ok=True)
+        except OSError as error:
+            raise UserError('cannot make the folder %s (%s): name another with '
+                            '--run_dir' % (self.path or 'runs', error.strerror))
+        if set(os.listdir(self.path)) - {LOCK}:
+            raise UserError('the folder %s is not empty: name a new one with '
+                            '--run_dir' % self.path)
+        self.lock()
+
+    def lock(self):
+        """Lock the folder and remove the temporary files of killed processes.
 
         Raises:
-            UserError: a running training has it, or it can't be locked.
+            UserError: another training holds the lock, or it cannot be written.
         """
-        import filelock  # here, so that --help and its absence can be told
-        self.path = path
-        # A file, as network file systems lock no folder.
-        self._lock = filelock.FileLock(self.file(LOCK))
         try:
-            self._lock.acquire(timeout=0)
+            import filelock
+        except ImportError:
+            raise missing('filelock')
+        # A lock file, since network file systems do not lock folders.
+        lock = filelock.FileLock(self.file(LOCK))
+        try:
+            lock.acquire(timeout=0)
         except filelock.Timeout:
             raise UserError(
                 '%s is in use by a training that is running, or its file system has '
-                'no locks: wait for it, stop it, or name another folder' % path)
+                'no locks: wait for it, stop it, or name another folder' % self.path)
         except (OSError, NotImplementedError) as error:
-            raise UserError('cannot write %s (%s): mend that, or name another folder'
-                            % (self.file(LOCK),
-                               getattr(error, 'strerror', None) or error))
+            raise UserError('cannot write %s (%s): fix that, or name another folder'
+                            % (self.file(LOCK), reason(error)))
+        self._held.callback(lock.release)
+        for name in filter(TEMPORARY.fullmatch, os.listdir(self.path)):
+            path = self.file(name)
+            (shutil.rmtree if os.path.isdir(path) else os.remove)(path)
 
     def unlock(self):
-        """Leaves the folder to other trainings."""
-        self._lock.release()
+        """Release the lock, if it is held."""
+        self._held.close()
 
     def file(self, name):
-        """Returns the path of a file in the folder."""
+        """Return the path of a file in the folder."""
         return os.path.join(self.path, name)
 
-    def advice(self):
-        """Returns what to do when something in the folder was not written."""
-        try:
-            steps = checkpoint_steps(self.path)
-        except OSError:  # the folder itself is gone
-            steps = []
-        return ('mend that and go on with --resume ' + self.path if steps
-                else 'mend that and begin a new run')
+    def kept(self):
+        """Return, as a part of a sentence, the checkpoint to resume from."""
+        step = last_step(self.path)
+        return 'the checkpoint of step %d' % step if step else 'no checkpoint yet'
 
-    def write(self, name, body, advice=None):
-        """Writes a file of bytes, whole or not at all.
-
-        Raises:
-            UserError: the system says no; it ends with the advice.
-        """
-        write_whole(self.file(name), body, advice or self.advice())
+    def write(self, name, body):
+        """Write a file of bytes, or of a dict as JSON, whole or not at all."""
+        if isinstance(body, dict):
+            body = (json.dumps(body, indent=2) + '\n').encode()
+        with self.writing(name):
+            write_whole(self.file(name), body)
 
     @contextlib.contextmanager
     def writing(self, name, *errors):
-        """Makes of a write in the block that fails a `UserError`.
+        """Turn a failed write of a file in the block into a `UserError`.
 
-        Args:
-            name: str, the file that is written.
-            errors: exceptions that stand for such a failure, besides OSError
-                and ValueError.
+        Besides OSError and ValueError, errors are exceptions of a failed write.
         """
         try:
             yield
         except (OSError, ValueError) + errors as error:
-            raise UserError('cannot write %s (%s): %s' % (
-                self.file(name), str(error).splitlines()[0], self.advice()))
-
-    @contextlib.contextmanager
-    def staging(self, name, *errors):
-        """Gives a folder for files that are not whole yet, and removes it.
-
-        Args:
-            name: str, what is written.
-            errors: as for `writing`.
-
-        Raises:
-            UserError: the system says no.
-        """
-        # Named so that where a file system locks for one machine only, the
-        # folder of another machine's process is left alone.
-        here = 'saving-%s-' % socket.gethostname()
-        folder = self.file('%s%d' % (here, os.getpid()))
-        with self.writing(name, *errors):
-            for left in os.listdir(self.path):  # by one that died
-                if re.fullmatch(re.escape(here) + r'\d+', left):
-                    shutil.rmtree(self.file(left))
-            os.mkdir(folder)
-            try:
-                yield folder
-            finally:
-                shutil.rmtree(folder)
+            raise UserError('cannot write %s (%s): fix that and %s' % (
+                self.file(name), reason(error),
+                'go on with --resume ' + self.path if last_step(self.path)
+                else 'begin a new run'))
 
 
-def create(path=None):
-    """Makes and locks the folder for a new run.
+def _make_new():
+    """Make a new runs/<date>-<time>; return its path."""
+    now = time.strftime('runs/%Y%m%d-%H%M%S')
+    for number in itertools.count(1):
+        path = now if number == 1 else '%s-%d' % (now, number)
+        with contextlib.suppress(FileExistsError):  # of a run begun in this second
+            os.makedirs(path)
+            return path
 
-    Args:
-        path: str, which must not exist or be empty; None for a new
-            runs/<date>-<time>.
 
-    Returns:
-        A `RunDirectory`.
+def write_whole(path, body):
+    """Write a file of bytes so that it appears whole or, after a failure, not at all.
 
-    Raises:
-        UserError: it is in use, or can't be made.
+    Its folder is made if it is missing.
     """
+    os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
+    temporary = '%s.%s.part' % (path, uuid.uuid4().hex)
     try:
-        if path is not None:
-            os.makedirs(path, exist_ok=True)
-            _check_empty(path)
-            directory = RunDirectory(path)
-            _check_empty(path)
-            return directory
-        now = time.strftime('runs/%Y%m%d-%H%M%S')
-        for again in itertools.count(1):
-            try:
-                path = now if again == 1 else '%s-%d' % (now, again)
-                os.makedirs(path)
-                return RunDirectory(path)
-            except FileExistsError:  # another run began this second
-                continue
-    except OSError as error:
-        raise UserError('cannot make the folder %s (%s): name another with '
-                        '--run_dir' % (path, error.strerror))
+        with open(temporary, 'xb') as f:
+            f.write(body)
+        sync(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        raise
 
 
-def _check_empty(path):
-    if set(os.listdir(path)) - {LOCK}:
-        raise UserError('the folder %s is not empty: name a new one with --run_dir'
-                        % path)
+def sync(path):
+    """Write a file through to the disk, in case of a power cut."""
+    with open(path, 'rb+') as f:
+        os.fsync(f.fileno())
 
 
 def checkpoint_steps(path):
-    """Returns the steps of the checkpoints in a folder, the latest first."""
-    found = [re.fullmatch(r'model\.ckpt-(\d+)\.index', name)
-             for name in os.listdir(path)]
+    """Return the steps of the checkpoints in a folder, the latest first."""
+    names = os.listdir(path) if os.path.isdir(path) else []
+    found = [re.fullmatch(r'model\.ckpt-(\d+)\.index', name) for name in names]
     return sorted((int(match[1]) for match in found if match), reverse=True)
 
 
-def read_json(path, name, key):
-    """Reads a value of config.json or result.json in a run's folder.
+def last_step(path):
+    """Return the step of the latest checkpoint in a folder, 0 if there is none."""
+    return max(checkpoint_steps(path), default=0)
 
-    Returns:
-        It, or None where there is no such file or it is not ours.
-    """
+
+def read_json(path, name, key):
+    """Return a value of a JSON file in a folder, None if it is missing or damaged."""
     try:
         with open(os.path.join(path, name)) as f:
             return json.load(f)[key]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def to_json(value):
-    """Returns a value as the bytes of a JSON file."""
-    return (json.dumps(value, indent=2) + '\n').encode()

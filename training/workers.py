@@ -1,133 +1,123 @@
-"""The processes that train together, of which this is one.
-
-`Alone` is one process. `horovod_workers.HorovodWorkers` are several, with the
-same methods, so that no one else asks how many there are. What a user sees and
-keeps is made by worker 0, whose rank is 0.
-"""
+"""The processes that train one network: this one alone, or several with Horovod."""
 import contextlib
 import os
+import signal
+import sys
 
-from training.errors import UserError
-from training.packages import import_tensorflow
+from training.errors import UserError, import_tensorflow, reason
 
 
-class Alone(object):
-    """One process that trains by itself.
+class Workers(object):
+    """The processes that train together. Rank 0 keeps and shows everything.
 
     Attributes:
-        is_rank0: bool, whether this is worker 0.
-        lost_errors: the exceptions that say that another worker is gone.
+        rank: int, the number of this process.
+        size: int, how many processes there are.
+        on_this_machine: int, how many of them share this machine.
     """
-    is_rank0 = True
-    lost_errors = ()
 
-    def on_rank0(self, what):
-        """Has worker 0 call a function while the others wait.
+    def __init__(self, hvd=None):
+        self._hvd = hvd  # `horovod.tensorflow`, initialized; None for one process
+        self.rank, self.size, self.on_this_machine = (
+            (hvd.rank(), hvd.size(), hvd.local_size()) if hvd else (0, 1, 1))
 
-        Returns:
-            What it returned, on all of them.
+    def on_rank0(self, function):
+        """Call a function on rank 0 and return its result on all ranks.
 
-        Raises:
-            On worker 0 what it raised, and SystemExit(1) on the others.
+        Where it fails, rank 0 raises its exception and the others exit with 1.
         """
-        return what()
+        if self.size == 1:
+            return function()
+        result = None
+        try:
+            if self.rank == 0:
+                result = [function()]
+        finally:
+            result = self._broadcast(result)
+        if result is None:
+            sys.exit(1)
+        return result[0]
 
-    def rank0_first(self):
-        """Returns a context manager: worker 0 goes through the block first.
+    def _broadcast(self, result):
+        import tensorflow as tf
 
-        Raises:
-            SystemExit(1): on the others, if it failed.
-        """
-        return contextlib.nullcontext()
+        from training import device
+        config = tf.ConfigProto(device_count={'GPU': 0})
+        # The first session of a process decides how many threads it has.
+        device.share_cores(config, '--dynamic_rnn' in sys.argv, self.on_this_machine)
+        with tf.Graph().as_default(), tf.Session(config=config) as sess:
+            try:
+                return self._hvd.broadcast_object(result, session=sess, name='result')
+            except tf.errors.OpError as error:
+                raise UserError('a worker was lost (%s): see what it said, and run '
+                                'again' % reason(error))
 
+    @contextlib.contextmanager
     def quiet(self):
-        """Returns a context manager that lets worker 0 alone be heard."""
-        return contextlib.nullcontext()
+        """Let only rank 0 print, and only rank 0 stop at Ctrl-C or SIGTERM.
 
-    def check_batch_size(self, batch_size):
-        """Raises a `UserError` if a batch can't be shared evenly."""
+        The others end when they lose rank 0.
+        """
+        if self.rank == 0:
+            yield
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere), \
+                contextlib.redirect_stderr(nowhere):
+            yield
 
     def shard(self, batch):
-        """Returns this worker's share of a batch, a sequence of arrays."""
-        return batch
-
-    def share_of_cores(self, cores):
-        """Returns how many of so many cores are this worker's."""
-        return cores
-
-    def seed(self, seed):
-        """Returns this worker's own seed for TensorFlow, below 2 ** 31."""
-        return seed % 2 ** 31
+        """Return this worker's part of (images, labels); one worker's is all of it."""
+        return [part[self.rank * len(part) // self.size:
+                     (self.rank + 1) * len(part) // self.size] for part in batch]
 
     def distribute(self, optimizer):
-        """Returns one whose gradients are the mean of all workers'."""
-        return optimizer
+        """Return an optimizer whose gradients are the mean over the workers."""
+        return self._hvd.DistributedOptimizer(optimizer) if self._hvd else optimizer
 
     def broadcast_variables(self, sess):
-        """Gives all workers the variables of worker 0: weights, slots, step."""
+        """Give all workers the variables of rank 0: weights, slots and step."""
+        if self._hvd:
+            sess.run(self._hvd.broadcast_global_variables(0))
 
-    def loss_and_stops(self, loss, stopped):
-        """Returns tensors to fetch in each step, for `agree_to_stop`.
-
-        Args:
-            loss: float32 [], of this worker's share.
-            stopped: a function that returns whether this worker was told to
-                stop.
-
-        Returns:
-            A list: the loss of the whole batch and, with several workers, how
-            many of them were told to stop, a share in [0, 1].
-        """
-        return [loss]
-
-    def agree_to_stop(self, stopped, stops):
-        """Returns whether all stop after this step.
-
-        Args:
-            stopped: bool, whether this worker was told to.
-            stops: what the step gave for `loss_and_stops` after the loss.
-        """
-        return stopped
-
-    def command(self, command):
-        """Returns a command, a list of str, for as many workers as these."""
-        return command
-
-
-ALONE = Alone()
+    def is_lost(self, error):
+        """Return whether an exception says that another worker has ended."""
+        return self.size > 1 and type(error).__name__ in (
+            'UnknownError', 'AbortedError')
 
 
 def launched():
-    """Returns how many processes a launcher says that it began; 1 without one.
-
-    horovodrun says it, and so do the launchers of Open MPI and of MPICH.
-    """
+    """Return how many processes horovodrun, Open MPI or MPICH says it started."""
     return max(int(os.environ.get(name, 1)) for name in (
         'HOROVOD_SIZE', 'OMPI_COMM_WORLD_SIZE', 'PMI_SIZE'))
 
 
 def join(horovod):
-    """Joins the workers that horovodrun began, if horovod says so.
-
-    Args:
-        horovod: bool.
-
-    Returns:
-        A `HorovodWorkers` where there are several, else an `Alone`.
+    """Return the `Workers`: those of horovodrun if horovod, a bool, is true.
 
     Raises:
-        UserError: TensorFlow or Horovod is not installed, or Horovod was not
-            built for what began the workers.
+        UserError: Horovod is missing, or was built without what started the workers.
     """
     if not horovod:
-        return ALONE
+        return Workers()
     import_tensorflow()
-    from training.horovod_workers import HorovodWorkers
-    workers = HorovodWorkers()
-    if workers.size > 1:
-        return workers
-    if launched() > 1:
-        raise UserError(
-            '%d workers were begun, and Horovod knows of one, as it is built without '
-            'MPI: begin them with horovodrun' % launched())
-    return ALONE
+    try:
+        import horovod.tensorflow as hvd
+    except ImportError as error:
+        raise UserError('--horovod: Horovod is missing (%s): make horovod, or '
+                        'HOROVOD_WITH_TENSORFLOW=1 pip install --no-build-isolation '
+                        'horovod==0.28.1' % reason(error))
+    hvd.init()
+    if hvd.size() == 1:
+        if launched() > 1:
+            raise UserError('%d workers were begun, and Horovod knows of one, as it is '
+                            'built without MPI: begin them with horovodrun'
+                            % launched())
+        return Workers()
+    # A GPU each. TensorFlow aborts on a visible_device_list where there is no GPU.
+    gpus = os.environ.get('CUDA_VISIBLE_DEVICES')
+    gpus = (list(map(str, range(hvd.local_size()))) if gpus is None
+            else gpus.split(',') + [''] * hvd.local_size())
+    os.environ['CUDA_VISIBLE_DEVICES'] = gpus[hvd.local_rank()]
+    return Workers(hvd)

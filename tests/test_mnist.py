@@ -1,7 +1,7 @@
-"""MNIST's files: checked, and fetched from servers on 127.0.0.1."""
-import functools
+"""MNIST's files: check them, and fetch them from servers on 127.0.0.1."""
 import gzip
 import hashlib
+import importlib.util
 import os
 import pty
 import re
@@ -9,47 +9,48 @@ import subprocess
 import sys
 import tempfile
 import threading
+from unittest import mock
 
 import hypothesis
 import numpy as np
+import pooch
 import pytest
 import torture
-from conftest import LIES, NOWHERE, ROOT, idx, is_mnist, run, send
+from conftest import LIES, NOWHERE, ROOT, idx, run, send
 from hypothesis import strategies as st
-from tensorflow.contrib.learn.python.learn.datasets import mnist
+from tensorflow.contrib.learn.python.learn.datasets import mnist as reader
 
-from training import datasets, mnist_files
+from training import datasets, mnist
 from training.errors import UserError
-from training.files import write_whole
-from training.mnist_files import NoMirrorError
+from training.mnist import NoMirrorError
 
 
 def error_of(folder, *mirrors):
     with pytest.raises(UserError) as caught:
-        mnist_files.find_files(str(folder), mirrors)
+        mnist.find_files(str(folder), mirrors)
     return caught.value
 
 
 def test_too_few_images_to_set_some_aside(made_up_dir):
-    (made_up_dir / mnist_files.TRAIN_IMAGES).write_bytes(idx(np.zeros([5000, 28, 28])))
-    (made_up_dir / mnist_files.TRAIN_LABELS).write_bytes(idx(np.zeros(5000)))
+    (made_up_dir / mnist.TRAIN_IMAGES).write_bytes(idx(np.zeros([5000, 28, 28])))
+    (made_up_dir / mnist.TRAIN_LABELS).write_bytes(idx(np.zeros(5000)))
     assert datasets.num_train('mnist', str(made_up_dir)) == 55000
     assert str(error_of(made_up_dir)) == (
         '%s has 5000 images where at least 5001 are needed, 5000 of them for '
-        'validation: delete it and run again'
-        % (made_up_dir / mnist_files.TRAIN_IMAGES))
+        'validation: name another folder with --data_dir'
+        % (made_up_dir / mnist.TRAIN_IMAGES))
 
 
 def test_no_test_images(made_up_dir):
-    (made_up_dir / mnist_files.TEST_IMAGES).write_bytes(idx(np.zeros([0, 28, 28])))
-    (made_up_dir / mnist_files.TEST_LABELS).write_bytes(idx(np.zeros(0)))
+    (made_up_dir / mnist.TEST_IMAGES).write_bytes(idx(np.zeros([0, 28, 28])))
+    (made_up_dir / mnist.TEST_LABELS).write_bytes(idx(np.zeros(0)))
     assert 'has 0 images where at least 1' in str(error_of(made_up_dir))
 
 
-def test_another_data_set_is_not_filled_up_with_mnist(made_up_dir, serve):
+def test_missing_files_of_another_data_set_are_not_fetched(made_up_dir, serve):
     asked = []
     mirror = serve(lambda handler, name: asked.append(name))
-    (made_up_dir / mnist_files.TRAIN_LABELS).unlink()
+    (made_up_dir / mnist.TRAIN_LABELS).unlink()
     assert 'has no train-labels' in str(error_of(made_up_dir, mirror))
     assert asked == []
 
@@ -57,7 +58,7 @@ def test_another_data_set_is_not_filled_up_with_mnist(made_up_dir, serve):
 @hypothesis.settings(max_examples=300, deadline=None, database=None)
 @hypothesis.given(st.data())
 def test_a_file_is_good_or_refused(drawn):
-    """However a good file is changed, it is read as it says, or named."""
+    """A good file that is changed is read as its header says, or refused."""
     labels = drawn.draw(st.booleans(), 'labels')
     count = drawn.draw(st.integers(0, 3), 'count')
     shape = [count] if labels else [count, 28, 28]
@@ -71,19 +72,19 @@ def test_a_file_is_good_or_refused(drawn):
             drawn.draw(st.binary(max_size=20), 'more'))
     body = bytes(body) if packed else gzip.compress(bytes(body))
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, mnist_files.TEST_LABELS if labels
-                            else mnist_files.TEST_IMAGES)
+        path = os.path.join(folder, mnist.TEST_LABELS if labels
+                            else mnist.TEST_IMAGES)
         with open(path, 'wb') as f:
             f.write(body)
         try:
-            found = mnist_files._check_file(path)
+            found = mnist._check_file(path)
         except UserError as error:
             hypothesis.event('refused')
             assert re.fullmatch(re.escape(path) + r' is damaged \(.+\): delete it '
                                 'and run again', str(error))
             return
         hypothesis.event('read')
-        extract = mnist.extract_labels if labels else mnist.extract_images
+        extract = reader.extract_labels if labels else reader.extract_images
         with open(path, 'rb') as f:
             read = extract(f)
     assert read.shape == ((found,) if labels else (found, 28, 28, 1))
@@ -92,22 +93,19 @@ def test_a_file_is_good_or_refused(drawn):
 
 @pytest.fixture
 def published(made_up, monkeypatch):
-    """Lets the made-up files pass for the published ones."""
-    monkeypatch.setattr(mnist_files, 'FILES', {
-        name: (len(body), hashlib.sha256(body).hexdigest())
-        for name, body in made_up.items()})
+    """Make the made-up files the published ones."""
+    monkeypatch.setattr(mnist, 'FILES', {
+        name: hashlib.sha256(body).hexdigest() for name, body in made_up.items()})
+    monkeypatch.setattr(mnist, 'TIMEOUT', 0.5)
+    # pooch waits a second before it retries.
+    monkeypatch.setattr(pooch.core, 'time', mock.Mock())
     return made_up
 
 
 @pytest.mark.parametrize('lie', LIES)
-def test_a_mirror_that_lies_leaves_nothing_and_the_next_is_asked(
-        lie, published, serve, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(mnist_files, 'fetch', functools.partial(
-        mnist_files.fetch, timeout=0.5, deadline=1))
+def test_a_bad_mirror_leaves_nothing_and_the_next_is_tried(
+        lie, published, serve, tmp_path, capsys):
     answer, why = LIES[lie]
-    why = why.format(name=mnist_files.TRAIN_IMAGES,
-                     size=len(published[mnist_files.TRAIN_IMAGES]),
-                     less=len(published[mnist_files.TRAIN_IMAGES]) - 1)
     lying = serve(lambda handler, name: answer(handler, name, published[name]))
     folder = tmp_path / 'MNIST_data'
 
@@ -115,7 +113,6 @@ def test_a_mirror_that_lies_leaves_nothing_and_the_next_is_asked(
     assert isinstance(error, NoMirrorError)
     assert str(error).startswith('could not fetch MNIST (%s: ' % lying)
     assert why in str(error) and '\n' not in str(error)
-    assert 'sent 100 of' not in str(error)  # not all that the dripping one had
     assert str(error).endswith(
         'put train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, '
         't10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz into %s, or '
@@ -123,12 +120,12 @@ def test_a_mirror_that_lies_leaves_nothing_and_the_next_is_asked(
     assert not folder.exists()
 
     honest = serve(lambda handler, name: send(handler, published[name]))
-    mnist_files.find_files(str(folder), [lying, honest])
+    mnist.find_files(str(folder), [lying, honest])
     assert {f.name: f.read_bytes() for f in folder.iterdir()} == published
     assert why in capsys.readouterr().err
 
 
-def test_a_mirror_with_hiccups(published, serve, tmp_path, capsys):
+def test_a_mirror_that_fails_once_is_tried_again(published, serve, tmp_path, capsys):
     asked = []
 
     def answer(handler, name):
@@ -138,25 +135,10 @@ def test_a_mirror_with_hiccups(published, serve, tmp_path, capsys):
         else:
             send(handler, published[name])
 
-    mnist_files.find_files(str(tmp_path), [serve(answer)])
+    mnist.find_files(str(tmp_path), [serve(answer)])
     assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == published
-    assert asked == [name for name in mnist_files.FILES for _ in range(2)]
-    assert capsys.readouterr().err.count(
-        'that failed, once more: HTTP 500 Internal Server Error') == 4
-
-
-def test_a_mirror_is_not_asked_again_for_what_it_has_not(serve, tmp_path, capsys):
-    asked = []
-
-    def answer(handler, name):
-        asked.append(name)
-        handler.send_error(404)
-
-    error_of(tmp_path, serve(answer))
-    assert asked == [mnist_files.TRAIN_IMAGES]
-    capsys.readouterr()
-    error_of(tmp_path, NOWHERE)  # nor when it cannot be reached
-    assert capsys.readouterr().err.count('fetching') == 1
+    assert asked == [name for name in mnist.FILES for _ in range(2)]
+    assert 'that failed' not in capsys.readouterr().err
 
 
 def test_fetches_that_are_killed_or_fooled(tmp_path):
@@ -174,20 +156,20 @@ def test_only_what_is_missing_is_fetched(published, serve, made_up_dir):
         asked.append(name)
         send(handler, published[name])
 
-    (made_up_dir / mnist_files.TRAIN_LABELS).unlink()
-    (made_up_dir / mnist_files.TEST_LABELS).unlink()
-    mnist_files.find_files(str(made_up_dir), [serve(answer)])
-    assert asked == [mnist_files.TRAIN_LABELS, mnist_files.TEST_LABELS]
-    mnist_files.find_files(str(made_up_dir), [NOWHERE])
+    (made_up_dir / mnist.TRAIN_LABELS).unlink()
+    (made_up_dir / mnist.TEST_LABELS).unlink()
+    mnist.find_files(str(made_up_dir), [serve(answer)])
+    assert asked == [mnist.TRAIN_LABELS, mnist.TEST_LABELS]
+    mnist.find_files(str(made_up_dir), [NOWHERE])
 
 
-def test_only_what_is_missing_is_asked_for(published, made_up_dir):
-    (made_up_dir / mnist_files.TEST_LABELS).unlink()
+def test_the_error_names_only_the_missing_files(published, made_up_dir):
+    (made_up_dir / mnist.TEST_LABELS).unlink()
     assert ('refused): put t10k-labels-idx1-ubyte.gz into %s, or' % made_up_dir
             in str(error_of(made_up_dir, NOWHERE)))
 
 
-def test_mirrors_are_asked_in_turn_and_all_are_named(tmp_path, serve):
+def test_the_error_names_every_mirror(tmp_path, serve):
     refusing = serve(lambda handler, name: handler.send_error(403))
     assert ('%s: HTTP 403 Forbidden; %s: Connection refused'
             % (refusing, NOWHERE)) in str(
@@ -195,7 +177,7 @@ def test_mirrors_are_asked_in_turn_and_all_are_named(tmp_path, serve):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_data_py_tells_no_mirror_from_what_can_be_mended(tmp_path, made_up_dir):
+def test_data_py_tells_a_missing_mirror_from_other_errors(tmp_path, made_up_dir):
     done = run('data.py', tmp_path / 'new', NOWHERE)
     assert (done.returncode, done.stdout) == (3, '')
     line, = done.error_lines
@@ -212,40 +194,45 @@ def test_a_folder_that_cannot_be_written(published, serve, tmp_path):
     assert 'Not a directory' in str(error)
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    def full(descriptor):
-        raise OSError(28, 'No space left on device')
+def test_a_fetched_file_can_be_read_by_other_users(published, serve, tmp_path):
+    mnist.find_files(str(tmp_path), [serve(
+        lambda handler, name: send(handler, published[name]))])
+    for name in mnist.FILES:
+        assert (tmp_path / name).stat().st_mode & 0o777 == 0o644
 
-    monkeypatch.setattr(os, 'fsync', full)
-    with pytest.raises(UserError) as caught:
-        write_whole(str(tmp_path / 'file'), b'body')
-    assert str(caught.value) == (
-        'cannot write %s (No space left on device): mend that, or name another '
-        'folder' % (tmp_path / 'file'))
-    assert list(tmp_path.iterdir()) == []
+
+def test_without_pooch_the_error_says_what_to_install(tmp_path, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: (
+        None if name == 'pooch' else find_spec(name)))
+    line = str(error_of(tmp_path, NOWHERE))
+    assert line == 'pooch is missing: pip install pooch==1.8.2'
+    with open(os.path.join(ROOT, 'requirements.txt')) as f:
+        assert 'pooch==1.8.2' in f.read().split()
 
 
 def test_progress_is_shown_on_a_terminal(published, serve, tmp_path):
     mirror = serve(lambda handler, name: send(handler, published[name]))
     ours, theirs = pty.openpty()
-    code = ('from training import mnist_files\n'
-            'mnist_files.FILES = %r\n'
-            'mnist_files.find_files(%r, [%r])'
-            % (mnist_files.FILES, str(tmp_path), mirror))
+    code = ('from training import mnist\n'
+            'mnist.FILES = %r\n'
+            'mnist.find_files(%r, [%r])'
+            % (mnist.FILES, str(tmp_path), mirror))
     subprocess.check_call([sys.executable, '-c', code], cwd=ROOT, stderr=theirs)
     shown = os.read(ours, 1 << 20).decode()
-    assert '\rfetching %s%s 100%%' % (mirror, mnist_files.TRAIN_IMAGES) in shown
+    assert 'fetching %s%s' % (mirror, mnist.TRAIN_IMAGES) in shown
+    assert '100%|' in shown
 
 
 @pytest.mark.parametrize('fetchers', [2, 5])
-def test_those_that_start_at_once_all_succeed(fetchers, mnist_dir, serve,
+def test_processes_that_fetch_at_once_all_succeed(fetchers, mnist_dir, serve,
                                               tmp_path):
     all_of_them = threading.Barrier(fetchers, timeout=60)
 
     def answer(handler, name):
         with open(os.path.join(mnist_dir, name), 'rb') as f:
             body = f.read()
-        all_of_them.wait()  # none is served before all have asked
+        all_of_them.wait()  # serve nobody before all have asked
         send(handler, body)
 
     mirror = serve(answer)
@@ -253,5 +240,5 @@ def test_those_that_start_at_once_all_succeed(fetchers, mnist_dir, serve,
     runs = [subprocess.Popen([sys.executable, os.path.join(ROOT, 'data.py'),
                               str(folder), mirror]) for _ in range(fetchers)]
     assert [one.wait(120) for one in runs] == [0] * fetchers
-    assert sorted(f.name for f in folder.iterdir()) == sorted(mnist_files.FILES)
-    assert is_mnist(str(folder))
+    assert sorted(f.name for f in folder.iterdir()) == sorted(mnist.FILES)
+    assert mnist.is_mnist(str(folder))

@@ -2,10 +2,12 @@ import io
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
-from training import cells, figures, summaries
+from training import cells, plots
+from training.metrics import read_scalars
 
 
 @pytest.fixture
@@ -18,13 +20,12 @@ def drawn(monkeypatch):
     return drawn
 
 
-def test_curves(digits_run, drawn):
+def test_curves_show_every_point(digits_run, drawn):
     with Image.open(str(digits_run / 'curves.png')) as image:
         assert image.format == 'PNG' and image.size == (800, 600)
 
-    points = summaries.read(str(digits_run))
-    assert figures.draw_curves(points) == (
-        digits_run / 'curves.png').read_bytes()
+    points = read_scalars(str(digits_run))
+    assert plots.draw_curves(points) == (digits_run / 'curves.png').read_bytes()
     losses, accuracies = drawn[0].axes
     lines = dict(zip(('loss/training', 'loss/validation', 'accuracy/training',
                       'accuracy/validation', 'accuracy/test'),
@@ -33,10 +34,22 @@ def test_curves(digits_run, drawn):
         assert dict(line.get_xydata()) == points[tag]
 
 
-def test_rows(digits, drawn):
+def test_curves_of_a_run_without_training_accuracy(drawn):
+    plots.draw_curves({
+        'loss/training': {10: 0.2, 20: 0.1}, 'loss/validation': {20: 0.1},
+        'accuracy/validation': {20: 0.5}, 'accuracy/test': {20: 0.4}})
+    losses, accuracies = (axes.lines for axes in drawn[0].axes)
+    assert [line.get_label() for line in accuracies] == ['validation', 'test: 0.4']
+    # Validation keeps its colour.
+    training, validation, same = (
+        to_hex(line.get_color()) for line in (*losses, accuracies[0]))
+    assert training != validation == same
+
+
+def test_rows_show_image_and_probabilities(digits, drawn):
     rows = np.full([28, 10], 0.05)
     rows[np.arange(28), [1] * 9 + [7] * 4 + [1] + [7] * 14] = 0.55
-    figures.draw_rows(digits.images[4], rows)
+    plots.draw_rows(digits.images[4], rows)
     left, right, _ = drawn[0].axes
     np.testing.assert_array_equal(left.images[0].get_array().reshape(784),
                                   digits.images[4])
@@ -46,12 +59,12 @@ def test_rows(digits, drawn):
         '7 with probability 0.5500, the most likely from row 14 on')
 
 
-def test_the_film_of_the_rows():
+def test_animation_shows_row_after_row():
     rows = np.full([28, 10], 0.05)
     rows[np.arange(28), [1] * 14 + [7] * 14] = 0.55
-    film = figures.film_rows(np.ones(784), rows)
-    assert len(film) < 500000
-    with Image.open(io.BytesIO(film)) as gif:
+    animation = plots.animate_rows(np.ones(784), rows)
+    assert len(animation) < 500000
+    with Image.open(io.BytesIO(animation)) as gif:
         assert (gif.format, gif.size, gif.n_frames) == ('GIF', (640, 320), 28)
         shown, seconds = [], 0
         for frame in range(28):
@@ -69,29 +82,28 @@ def test_the_film_of_the_rows():
     assert 150 < blue[14] - blue[0] < 260
 
 
-def test_the_film_keeps_its_greys():
-    film = figures.film_rows(np.linspace(0, 1, 784), np.full([28, 10], 0.1))
-    with Image.open(io.BytesIO(film)) as gif:
+def test_animation_keeps_the_greys():
+    animation = plots.animate_rows(np.linspace(0, 1, 784), np.full([28, 10], 0.1))
+    with Image.open(io.BytesIO(animation)) as gif:
         for frame in range(28):
             gif.seek(frame)
             digit = np.asarray(gif.convert('RGB')).astype(int)[:, :240]
-            # Red is the line alone, which is at most 3 pixels thick.
+            # Only the line is red, and it is at most 3 pixels thick.
             reddish = digit[..., 0] - digit[..., 2] > 25
             assert reddish.any(1).sum() <= 3
 
 
-def test_cells(drawn):
+def test_cells_show_the_most_telling_units(drawn):
     random = np.random.RandomState(0)
     layers = [cells.Layer(*scale * random.uniform(-1, 1, [6, 28, 16]))
               for scale in (1, 3)]
-    png = figures.draw_cells(np.ones(784), layers)
+    png = plots.draw_cells(np.ones(784), layers)
     with Image.open(io.BytesIO(png)) as image:
         assert image.format == 'PNG' and image.size == (1000, 700)
     axes = drawn[0].axes
     for layer, row in zip(layers, (axes[:7], axes[7:14])):
         units = cells.most_telling(layer, 10)
-        np.testing.assert_array_equal(row[0].images[0].get_array(),
-                                      np.ones([28, 28]))
+        np.testing.assert_array_equal(row[0].images[0].get_array(), np.ones([28, 28]))
         for name, place in zip('ijfoch', row[1:]):
             shown, = place.images
             np.testing.assert_array_equal(shown.get_array(),

@@ -1,21 +1,27 @@
-"""What TensorBoard shows of a run, and what of it is read back."""
+"""TensorBoard, the progress bar, validation."""
+import fcntl
 import json
+import os
+import pty
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import time
 import urllib.request
+from unittest import mock
 
+import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import SMALL, full_disk, run
+from conftest import QUICK, start
 
-from training import summaries
-from training.run_directory import RunDirectory
-
-SCRIPT = 'train_lstm_mnist.py'
+import model
+from training import metrics
+from training.metrics import read_scalars
 
 
 def test_tensorboard_shows_what_the_transcript_and_the_result_say(digits_run):
@@ -54,17 +60,18 @@ def test_tensorboard_shows_what_the_transcript_and_the_result_say(digits_run):
         assert validation[500] == approx(result['validation_accuracy'],
                                          abs=1e-6)
         training = scalars('accuracy/training')
-        assert sorted(training) == list(range(50, 501, 50))
+        assert sorted(training) == [200, 400]
         told = re.findall(r'step (\d+), training accuracy (\S+)',
                           (digits_run / 'stdout').read_text())
         assert [step for step, _ in told] == ['200', '400']
         for step, accuracy in told:
             assert training[int(step)] == approx(float(accuracy), abs=1e-6)
         noted = {int(step): (float(rate), float(loss)) for step, rate, loss in
-                 re.findall(r'step (\d+) of 500, (\S+) steps/s, loss (\S+),',
+                 re.findall(r'step (\d+) of 500, (\S+) steps/s, loss (\S+)',
                             (digits_run / 'stderr').read_text())}
         losses, rates = scalars('loss/training'), scalars('steps_per_second')
-        assert sorted(noted) == sorted(losses) == sorted(rates)
+        assert sorted(noted) == sorted(losses) == sorted(rates) == list(
+            range(50, 501, 50))
         for step in noted:
             assert noted[step] == (approx(rates[step], abs=0.1),
                                    approx(losses[step], abs=1e-4))
@@ -79,8 +86,7 @@ def test_tensorboard_shows_what_the_transcript_and_the_result_say(digits_run):
         board.wait()
 
 
-def test_what_was_noted_of_steps_that_were_lost_is_forgotten(whole_run,
-                                                             tmp_path):
+def test_metrics_of_steps_that_were_lost_are_discarded(whole_run, tmp_path):
     run_dir = tmp_path / 'run'
     shutil.copytree(str(whole_run), str(run_dir))
     (run_dir / 'result.json').unlink()
@@ -94,32 +100,72 @@ def test_what_was_noted_of_steps_that_were_lost_is_forgotten(whole_run,
         writer.add_summary(tf.Summary(value=[tf.Summary.Value(
             tag='loss/training', simple_value=step)]), step)
     writer.close()
-    assert summaries.read(str(run_dir))['loss/training'] == {
+    assert read_scalars(str(run_dir))['loss/training'] == {
         **{step: pytest.approx(value) for step, value in
-           summaries.read(str(whole_run))[
+           read_scalars(str(whole_run))[
                'loss/training'].items() if step < 110}, 110: 110, 120: 120}
 
 
-def test_a_disk_that_is_full_of_notes(tmp_path):
-    """The first file that finds no room is the one for TensorBoard."""
-    (tmp_path / 'disk').mkdir()
-    done = run(SCRIPT, '--dataset', 'digits', *SMALL, '--dynamic_rnn',
-               '--run_dir', 'disk/run',
-               cwd=tmp_path, prefix=full_disk('disk', '16k', False))
-    assert done.returncode == 1
-    line, = done.error_lines
+def everything(terminal):
+    """Return all that is written to a terminal until its other end is closed."""
+    shown = b''
+    try:
+        while True:
+            shown += os.read(terminal, 4096)
+    except OSError:
+        os.close(terminal)
+    return shown.decode()
+
+
+def test_a_bar_on_a_terminal(tmp_path):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('4H', 24, 120, 0, 0))
+    running = start(*QUICK, '--steps', 400, cwd=tmp_path, stderr=theirs,
+                    stdout=subprocess.PIPE)
+    os.close(theirs)
+    shown = everything(ours)
+    stdout, _ = running.communicate()
+    assert running.returncode == 0
+    assert re.fullmatch(r'\(1257, 784\)\n'
+                        r'Iter15, step 200, training accuracy \S+\n'
+                        r'Iter31, step 400, training accuracy \S+\n'
+                        r'test accuracy \S+\n', stdout)
+    last = re.split('[\r\n]+', shown.strip())[-1]
     assert re.fullmatch(
-        r'error: cannot write (disk/run/events\.out\.tfevents\.\S+) \(\1; No '
-        r'space left on device\): mend that and begin a new run', line)
+        r'training: 100%\|.*\| 400/400 \[\d\d:\d\d<00:00, +\d+\.\d+step/s, '
+        r'loss=\d\.\d{4}\]', last), last
+    assert 'step 50 of' not in shown
 
 
-@pytest.mark.parametrize('clock', [2e9, 2e9 - 3600])
-def test_sessions_of_one_second_and_of_a_clock_set_back(clock, tmp_path,
-                                                        monkeypatch):
-    """TensorBoard reads the files in the order of their names."""
-    directory = RunDirectory(str(tmp_path))
-    for step, now in ((1, 2e9), (2, clock), (3, clock)):
-        monkeypatch.setattr(time, 'time', lambda now=now: now)
-        summaries.SummaryWriter(directory, step).add(step, {'a': float(step)})
-    assert summaries.read(str(tmp_path)) == {'a': {1: 1.0, 2: 2.0, 3: 3.0}}
-    directory.unlock()
+def test_the_transcript_stands_above_the_bar_of_the_same_terminal(tmp_path):
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('4H', 24, 120, 0, 0))
+    running = start(*QUICK, '--steps', 400, cwd=tmp_path, stderr=theirs, stdout=theirs)
+    os.close(theirs)
+    shown = everything(ours)
+    assert running.wait() == 0
+    # After the last carriage return, a line is what stays on the screen.
+    lines = [line.split('\r')[-1].strip() for line in shown.replace(
+        '\r\n', '\n').split('\n')]
+    assert [line for line in lines if re.fullmatch(
+        r'Iter\d+, step (200|400), training accuracy \S+', line)] == [
+        line for line in lines if 'Iter' in line] != []
+
+
+def test_evaluate_takes_smaller_parts_where_memory_is_short():
+    class Session(object):
+        def run(self, fetches, feed_dict):
+            images = feed_dict[1]
+            if len(images) > 40:
+                raise tf.errors.ResourceExhaustedError(None, None, 'OOM')
+            parts.append(len(images))
+            return np.mean(images), len(images)
+
+    parts = []
+    m = model.Model(_X=1, y=2, keep_prob=3, batch_size=4, accuracy=5, cross_entropy=6)
+    data_set = mock.Mock(images=np.arange(100.0)[:, None], labels=np.zeros([100, 10]))
+    accuracy, loss = metrics.evaluate(Session(), m, data_set, batch_size=40)
+    assert parts == [40, 40, 20]
+    assert (accuracy, loss) == (pytest.approx(49.5), pytest.approx(36))
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        metrics.evaluate(Session(), m, data_set, batch_size=50)

@@ -1,0 +1,222 @@
+"""Flags: their kinds, those that every run has, and what --resume may change."""
+import argparse
+import json
+import os
+import random
+import urllib.parse
+
+from training import datasets
+from training.errors import UserError
+from training.mnist import MIRRORS
+from training.run_directory import read_json
+from training.workers import launched
+
+# Flags that --resume may change.
+RESUME_FLAGS = ('steps', 'data_dir', 'mirror', 'device', 'log_every',
+                'save_every', 'horovod')
+# Flags that are not in config.json.
+NOT_KEPT = {'resume', 'horovod', 'quick'}
+
+
+# A kind of flag takes the text and returns the value.
+
+def number(kind, what, is_good):
+    """Return a kind of flag: an int or float that is_good accepts; what names it."""
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not is_good(value):
+            raise argparse.ArgumentTypeError('must be %s, not %r' % (what, text))
+        return value
+    return parse
+
+
+def whole(low, high=None):
+    """Return a kind of flag: a whole number from low to high, or low or more."""
+    if high is None:
+        return number(int, 'a whole number, %d or more' % low, lambda n: n >= low)
+    return number(int, 'a whole number from %d to %d' % (low, high),
+                  lambda n: low <= n <= high)
+
+
+def folder(text):
+    """The name of a folder."""
+    if not text:
+        raise argparse.ArgumentTypeError('must be the name of a folder')
+    return text
+
+
+def run_folder(text):
+    """The name of a run directory."""
+    if not text.isprintable() or set(text) & set('*?[]\\'):
+        raise argparse.ArgumentTypeError(
+            'must be without * ? [ ] \\, which TensorFlow takes for a pattern, '
+            'and without what cannot be printed, not %a' % text)
+    return folder(text)
+
+
+def mirror_url(text):
+    """The address of a mirror."""
+    try:
+        parts = urllib.parse.urlsplit(text)
+        good = parts.scheme in ('http', 'https') and parts.hostname
+        _ = parts.port  # a bad one raises an error
+    except ValueError:
+        good = False
+    if not good or text.split() != [text]:
+        raise argparse.ArgumentTypeError(
+            'must be an address that begins with http:// or https://, not %r'
+            % text)
+    return text
+
+
+def add_run_flags(parser):
+    """Add the flags for the data, the device and the folder of a run."""
+    add = parser.add_argument
+    add('--dataset', default='mnist', choices=datasets.DATASETS,
+        help='mnist, or the 1,797 small digits that come with scikit-learn '
+        '(default: %(default)s)')
+    add('--data_dir', default='MNIST_data', type=folder,
+        help="the folder with MNIST's four files; what is missing is fetched "
+        '(default: %(default)s)')
+    add('--mirror', type=mirror_url,
+        help='where to fetch from (default: %s)' % ', then '.join(MIRRORS))
+    add('--device', default='auto', choices=('auto', 'gpu', 'cpu'),
+        help='where to train; auto takes a GPU if there is one (default: %(default)s)')
+    add('--seed', type=whole(0, 2 ** 31 - 2),
+        help='makes a run on the same CPU repeatable (default: a new one is drawn)')
+    add('--log_every', default=50, type=whole(1),
+        help='steps between two values of the loss (default: %(default)s)')
+    add('--save_every', default=200, type=whole(1),
+        help='steps between two checkpoints; the last three are kept '
+        '(default: %(default)s)')
+    add('--run_dir', type=run_folder,
+        help='a new folder for the run (default: runs/<date>-<time>)')
+    add('--horovod', action='store_true',
+        help='share every batch with the other workers that horovodrun began '
+        '(default: this is the only one)')
+    add('--resume', metavar='RUN_DIR', type=run_folder,
+        help='goes on with the run in this folder, with its flags; of those, %s and '
+        '--%s may be changed' % (', '.join('--' + name for name in RESUME_FLAGS[:-1]),
+                                 RESUME_FLAGS[-1]))
+
+
+def parse(parser, argv, quick):
+    """Return the flags; exit with 2 on wrong ones.
+
+    Without --seed, one is drawn. With --resume the flags are those of the run's
+    config.json with the changes in argv, and have data_sha256, too.
+
+    Args:
+        parser: `argparse.ArgumentParser` with all flags.
+        argv: list of str, or None for the command line.
+        quick: dict, the defaults of other flags with --quick.
+
+    Raises:
+        UserError: there is no such run, or it cannot go on with these flags.
+    """
+    flags = parser.parse_args(argv)
+    if flags.resume:
+        flags = _resume(parser, flags, argv)
+    elif flags.quick:
+        parser.set_defaults(**quick)
+        flags = parser.parse_args(argv)
+    if launched() > 1 and not flags.horovod:
+        parser.error('%d workers were begun: add --horovod, or each of them trains a '
+                     'network of its own' % launched())
+    num_train = datasets.num_train(flags.dataset, flags.data_dir)
+    if flags.batch_size > num_train:
+        parser.error('argument --batch_size: must be from 1 to %d, the size of the '
+                     'training set, not %d' % (num_train, flags.batch_size))
+    if flags.seed is None:
+        flags.seed = random.SystemRandom().randrange(2 ** 31 - 1)
+    return flags
+
+
+def _resume(parser, flags, argv):
+    """Return the flags of the run to go on with, changed as argv says."""
+    run_dir = flags.resume
+    if flags.run_dir:
+        parser.error('argument --run_dir: not with --resume, which names the folder '
+                     'itself')
+    if flags.quick:
+        parser.error('argument --quick: not with --resume, whose run keeps its flags')
+    config = _read_config(parser, run_dir)
+    saved = _set_defaults(parser, run_dir, config)
+    flags = parser.parse_args(argv)
+    if (read_json(run_dir, 'result.json', 'steps') == flags.steps
+            and os.path.isdir(os.path.join(run_dir, 'saved_model'))):
+        raise UserError('the run in %s has done its %d steps: name more with --steps'
+                        % (run_dir, flags.steps))
+    for name in set(config) - {*RESUME_FLAGS, 'run_dir', 'data_sha256'}:
+        value = getattr(saved, name)
+        if getattr(flags, name) != value:
+            raise UserError('the run in %s was begun with --%s %s: leave out --%s, '
+                            'or begin a new run without --resume'
+                            % (run_dir, name, value, name))
+    flags.data_sha256 = config['data_sha256']
+    return flags
+
+
+def _read_config(parser, run_dir):
+    """Return what config.json of a run holds, a dict."""
+    path = os.path.join(run_dir, 'config.json')
+    try:
+        with open(path) as f:
+            config = json.load(f)
+    except OSError as error:
+        raise UserError('--resume %s: cannot read %s (%s): name the directory of a '
+                        'run' % (run_dir, path, error.strerror))
+    except ValueError as error:
+        raise _damaged(run_dir, error)
+    if not isinstance(config, dict) or 'data_sha256' not in config:
+        raise _damaged(run_dir, 'it does not hold what this script writes there')
+    if config.pop('ema_decay', 0):
+        raise UserError('%s has --ema_decay, which this version no longer has: go on '
+                        'with the version that began the run, or begin a new one '
+                        'without --resume' % path)
+    unknown = set(config) - {*vars(parser.parse_args([])), 'data_sha256'} | (
+        set(config) & NOT_KEPT)
+    if unknown:
+        raise UserError('%s has %s, which this version does not know: go on with the '
+                        'newer version that began it'
+                        % (path, ', '.join(sorted(unknown))))
+    return config
+
+
+def _set_defaults(parser, run_dir, config):
+    """Make the flags in a config.json the defaults; return them, checked.
+
+    A flag that an older version did not have keeps its default.
+    """
+    def damaged(message):
+        raise _damaged(run_dir, message)
+
+    defaults, argv = vars(parser.parse_args([])), []
+    for name in set(config) - {'run_dir', 'data_sha256'}:
+        value = config[name]
+        if value is None or value is False:
+            if value is not defaults[name]:
+                damaged('--%s is %s' % (name, json.dumps(value)))
+        else:
+            argv.append('--' + name if value is True else '--%s=%s' % (name, value))
+    parser.error = damaged
+    saved = parser.parse_args(argv)
+    del parser.error
+    parser.set_defaults(**vars(saved))
+    return saved
+
+
+def _damaged(run_dir, why):
+    return UserError('%s is damaged (%s): put back a whole one, or begin a new run '
+                     'without --resume' % (os.path.join(run_dir, 'config.json'), why))
+
+
+def config_of(flags, **known):
+    """Return what config.json holds: the flags, and what is known by now, a dict."""
+    # Absolute, since a run may be resumed from another folder.
+    known['data_dir'] = os.path.abspath(flags.data_dir)
+    return {name: value for name, value in dict(vars(flags), **known).items()
+            if name not in NOT_KEPT}

@@ -1,0 +1,221 @@
+"""The loop around the steps: hooks, Ctrl-C, what happens at the end."""
+import contextlib
+import platform
+import shlex
+import signal
+import sys
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from training import datasets, device, saved_model
+from training.checkpoints import CheckpointHook, DivergenceHook, Hook
+from training.errors import Stopped, UserError
+from training.flags import config_of
+from training.metrics import MetricsHook
+from training.mnist import MIRRORS, find_files
+from training.run_directory import RunDirectory, last_step
+
+# Windows has no SIGHUP, which comes when the terminal is closed.
+SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP')
+           if hasattr(signal, name)]
+
+
+class Run(object):
+    """A training and its hooks, in a with statement that makes a new graph.
+
+    The methods are called in the order in which they stand here. They raise a
+    `UserError` if the user must fix something, and `Stopped` if the user stopped it.
+
+    Attributes:
+        workers: `Workers`.
+        mirrors: addresses to fetch MNIST from.
+    """
+
+    def __init__(self, flags, workers):
+        """Lock the folder of a run that is resumed.
+
+        Args:
+            flags: `argparse.Namespace`, as `parse_flags` returns it.
+            workers: `Workers`.
+        """
+        self._started = time.perf_counter()
+        self._flags, self.workers = flags, workers
+        self.mirrors = [flags.mirror] if flags.mirror else MIRRORS
+        self._exits = contextlib.ExitStack()
+        self._directory = RunDirectory(flags.resume or flags.run_dir)
+        self._device = device.Device('CPU', None)
+        self._hooks, self._logged, self._step = [], {}, 0
+        self._resumed_from = workers.on_rank0(self._open)
+
+    def _open(self):
+        """Check and lock; return the step of the latest checkpoint, or 0."""
+        flags, workers = self._flags, self.workers.size
+        if flags.batch_size % workers:
+            raise UserError('--batch_size %d cannot be shared by %d workers: name a '
+                            'multiple of %d' % (flags.batch_size, workers, workers))
+        if workers > 1 and flags.dataset == 'mnist':
+            find_files(flags.data_dir, self.mirrors)  # fetched by one process
+        if not flags.resume:
+            return 0
+        self._directory.lock()
+        return last_step(flags.resume)
+
+    def __enter__(self):
+        self._exits.enter_context(tf.Graph().as_default())
+        # Add the step, or a resumed run would repeat its dropout masks, and the rank,
+        # or all workers would drop the same units.
+        tf.set_random_seed((self._flags.seed + self._resumed_from
+                            + 10 ** 6 * self.workers.rank) % 2 ** 31)
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        self._exits.close()
+        self._directory.unlock()
+        if self.workers.is_lost(error):
+            if self.workers.rank != 0:
+                sys.exit(1)  # rank 0 says it
+            raise UserError('a worker was lost at step %d: see what it said, and go '
+                            'on with --resume %s, which has %s' % (
+                                self._step + 1, self._directory.path,
+                                self._directory.kept()))
+        explained = device.explain(error)
+        if explained:
+            raise explained
+
+    def on_device(self, config):
+        """Choose the device; return the `tf.ConfigProto` with what it needs."""
+        device.share_cores(config, self._flags.dynamic_rnn,
+                           self.workers.on_this_machine)
+        self._device = device.choose(config, self._flags.device)
+        return config
+
+    def begin(self, sess, m, mnist, build_export):
+        """Begin the run, or restore the one that is resumed.
+
+        Args:
+            sess: `tf.Session`, with its variables initialized.
+            m: `model.Model`.
+            mnist: the data, as `data.read_data_sets` returns it.
+            build_export: `model.build_export`.
+        """
+        data_sha256 = self._check_data()
+        # Ranks other than 0 have no hooks, so they keep and show nothing.
+        if self.workers.rank == 0:
+            self._hooks = self._rank0_hooks(sess, m, mnist, build_export, data_sha256)
+        for hook in self._hooks:
+            hook.begin()
+        self.workers.broadcast_variables(sess)
+        self._step = self._resumed_from = int(sess.run(tf.train.get_global_step()))
+        for _ in range(self._step):  # to its place in the shuffled data
+            mnist.train.next_batch(self._flags.batch_size)
+        self._exits.enter_context(device.keep_memory())
+
+    def _check_data(self):
+        """Return the sha256 of the data files; they must be those of the run."""
+        flags = self._flags
+        found = datasets.fingerprint(flags.dataset, flags.data_dir)
+        expected = self.workers.on_rank0(
+            lambda: flags.data_sha256 if flags.resume else found)
+        if found != expected:
+            raise UserError(
+                '%s does not hold the files that %s: name the folder that does with '
+                '--data_dir' % (flags.data_dir, flags.resume + ' was trained on'
+                                if flags.resume else 'rank 0 reads'))
+        return found
+
+    def _rank0_hooks(self, sess, m, mnist, build_export, data_sha256):
+        flags, directory = self._flags, self._directory
+        if not flags.resume:
+            directory.create()
+        print('run directory: ' + directory.path, file=sys.stderr)
+        checkpoints = CheckpointHook(directory, flags, sess)
+        if flags.resume:
+            checkpoints.restore()
+        directory.write('config.json', config_of(
+            flags, run_dir=directory.path, data_sha256=data_sha256))
+        return [
+            DivergenceHook(directory, flags, sess),
+            checkpoints,
+            MetricsHook(directory, flags, sess, m, mnist, self._logged, self._exits),
+            StopHook(directory, checkpoints, self.workers.size, self._exits),
+            saved_model.ExportHook(directory, flags, build_export),
+        ]
+
+    def steps(self):
+        """Return the numbers of the steps that are left, from 1 in a new run."""
+        return range(self._step + 1, self._flags.steps + 1)
+
+    def log(self, tag, value):
+        """Log a metric of this step, a float, for TensorBoard."""
+        self._logged[tag] = value
+
+    def after_step(self, step, loss):
+        """Call the hooks after a step; loss is that of its batch, a float."""
+        self._step = step
+        for hook in self._hooks:
+            hook.after_step(step, loss)
+
+    def end(self, test_accuracy):
+        """Call the hooks after the test, and write result.json."""
+        flags = self._flags
+        result = {
+            'dataset': datasets.dataset_name(flags.dataset, flags.data_dir),
+            'steps': flags.steps,
+            'resumed_from_step': self._resumed_from,
+            'test_accuracy': float('%g' % test_accuracy),
+            'device': self._device.name,
+            'versions': {'python': platform.python_version(),
+                         'tensorflow': tf.__version__, 'numpy': np.__version__},
+        }
+        for hook in self._hooks:
+            hook.end(result)
+        if self._device.unused:
+            print('note: ' + self._device.unused, file=sys.stderr)
+        if self._hooks:
+            # Last, since it says that the run is done.
+            self._directory.write('result.json', dict(
+                result, seconds=time.perf_counter() - self._started))
+
+
+class StopHook(Hook):
+    """Save and stop after the current step at Ctrl-C, SIGTERM or SIGHUP.
+
+    A second Ctrl-C or SIGTERM kills the process. SIGHUP often comes twice, so a
+    second one is ignored. A signal that was ignored before, as by nohup, still is.
+    """
+
+    def __init__(self, directory, checkpoints, workers, exits):
+        self._directory, self._checkpoints = directory, checkpoints
+        self._workers = workers  # how many train together
+        self._exits = exits  # `contextlib.ExitStack`, closed when the run ends
+        self._arrived = []
+
+    def begin(self):
+        for number in SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._exits.callback(signal.signal, number,
+                                     signal.signal(number, self._note))
+
+    def _note(self, number, frame):
+        self._arrived.append(number)
+        signal.signal(number, signal.SIG_DFL if number in SIGNALS[:2]
+                      else signal.SIG_IGN)
+
+    def after_step(self, step, loss):
+        if self._arrived:
+            self._checkpoints.save(step)
+            self._stop(step)
+
+    def end(self, result):
+        if self._arrived:
+            self._stop(result['steps'])
+
+    def _stop(self, step):
+        command = [sys.executable, sys.argv[0], '--resume', self._directory.path]
+        if self._workers > 1:
+            command = ['horovodrun', '-np', str(self._workers), *command, '--horovod']
+        raise Stopped(128 + self._arrived[0],
+                      'stopped after step %d; to go on from there:\n%s'
+                      % (step, ' '.join(map(shlex.quote, command))))

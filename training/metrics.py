@@ -1,0 +1,140 @@
+"""Show and keep the metrics of a run: progress, TensorBoard, curves.png."""
+import contextlib
+import os
+import sys
+import time
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+from tensorboard.backend.event_processing import event_accumulator
+from tqdm.contrib import DummyTqdmFile
+
+from training import plots
+from training.checkpoints import Hook
+
+PART = 500  # images evaluated at once; they stay in the processor's cache
+
+
+class MetricsHook(Hook):
+    """Show the progress on stderr, and write metrics for TensorBoard.
+
+    Loss and steps per second every `--log_every` steps; the validation set at every
+    second checkpoint and at the end.
+    """
+
+    def __init__(self, directory, flags, sess, m, mnist, logged, exits):
+        """
+        Args:
+            directory, flags, sess, m, mnist: as in `Run.begin`.
+            logged: {tag: value}, metrics of the current step from elsewhere.
+            exits: `contextlib.ExitStack` that is closed when the run ends.
+        """
+        self._directory, self._flags, self._logged = directory, flags, logged
+        self._evaluate = lambda part: evaluate(sess, m, part, flags.batch_size)
+        self._graph, self._validation = sess.graph, mnist.validation
+        self._done = int(sess.run(tf.train.get_global_step()))
+        self._writer = tf.summary.FileWriter(directory.path)
+        self._bar = tqdm.tqdm(
+            desc='training', total=flags.steps, initial=self._done, unit='step',
+            dynamic_ncols=True, disable=None)
+        for close in (self._bar.close, self._writer.close):
+            exits.callback(close)
+        exits.enter_context(contextlib.redirect_stdout(AboveBar(sys.stdout)))
+        self._losses, self._seconds, self._last = [], [], time.perf_counter()
+
+    def begin(self):
+        # TensorBoard then discards the later points of a session that was killed.
+        self._writer.add_session_log(
+            tf.SessionLog(status=tf.SessionLog.START), self._done + 1)
+        if not self._flags.resume:
+            self._writer.add_graph(self._graph)
+        self._last = time.perf_counter()
+
+    def after_step(self, step, loss):
+        self._seconds.append(time.perf_counter() - self._last)
+        self._losses.append(loss)
+        self._bar.update()
+        if step % self._flags.log_every == 0 or step == self._flags.steps:
+            self._log(step)
+        if step % (2 * self._flags.save_every) == 0 and step != self._flags.steps:
+            self._validate(step)
+        if self._logged:
+            self._write(step, self._logged)
+            self._logged.clear()
+        self._last = time.perf_counter()
+
+    def _log(self, step):
+        rate = 1 / np.median(self._seconds[-len(self._losses):])
+        loss, self._losses = np.mean(self._losses), []
+        self._write(step, {'loss/training': loss, 'steps_per_second': rate})
+        self._bar.set_postfix(loss='%.4f' % loss)
+        if self._bar.disable:
+            print('step %d of %d, %.1f steps/s, loss %.4f'
+                  % (step, self._flags.steps, rate, loss), file=sys.stderr)
+
+    def _validate(self, step):
+        accuracy, loss = self._evaluate(self._validation)
+        self._write(step, {'accuracy/validation': accuracy, 'loss/validation': loss})
+        return accuracy
+
+    def _write(self, step, metrics):
+        self._writer.add_summary(tf.Summary(value=[
+            tf.Summary.Value(tag=tag, simple_value=value)
+            for tag, value in metrics.items()]), step)
+        self._writer.flush()
+
+    def end(self, result):
+        steps = self._flags.steps
+        self._write(steps, {'accuracy/test': result['test_accuracy']})
+        result['validation_accuracy'] = float('%g' % self._validate(steps))
+        result['median_step_seconds'] = (float(np.median(self._seconds))
+                                         if self._seconds else None)
+        self._directory.write('curves.png', plots.draw_curves(
+            read_scalars(self._directory.path)))
+
+
+class AboveBar(DummyTqdmFile):
+    """A stdout whose lines appear above the progress bar on stderr."""
+
+    def __eq__(self, other):  # tqdm moves a bar only for a file that equals stdout
+        return other is self._wrapped
+
+    __hash__ = None
+
+
+def evaluate(sess, m, data_set, batch_size):
+    """Return accuracy and loss on a data set, without dropout, two floats.
+
+    data_set has `images`, float [n, 784], and `labels`, one-hot [n, 10]. If there is
+    no memory for `PART` images at once, take batch_size, as the training does.
+    """
+    try:
+        return _evaluate(sess, m, data_set, PART)
+    except tf.errors.ResourceExhaustedError:
+        if batch_size >= PART:
+            raise
+        return _evaluate(sess, m, data_set, batch_size)
+
+
+def _evaluate(sess, m, data_set, size):
+    results, counts = [], []
+    for start in range(0, len(data_set.images), size):
+        images = data_set.images[start:start + size]
+        counts.append(len(images))
+        results.append(sess.run((m.accuracy, m.cross_entropy), feed_dict={
+            m._X: images, m.y: data_set.labels[start:start + size],
+            m.keep_prob: 1.0, m.batch_size: len(images)}))
+    return np.average(results, axis=0, weights=counts)
+
+
+def read_scalars(run_dir):
+    """Read the metrics of a run back: {tag: {step: value}}, ints and floats."""
+    # The slash, as a folder with `tfevents` in its name would pass for a file; 0
+    # reads every point, where the default keeps a sample.
+    events = event_accumulator.EventAccumulator(
+        os.path.join(run_dir, ''), {event_accumulator.SCALARS: 0})
+    event_accumulator.logger.setLevel('ERROR')  # resumed runs are no surprise
+    events.Reload()
+    return {tag: {point.step: point.value for point in events.Scalars(tag)}
+            for tag in events.Tags()[event_accumulator.SCALARS]}

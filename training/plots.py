@@ -1,0 +1,158 @@
+"""Draw with matplotlib: the curves of a run, and how a network reads a digit."""
+import io
+
+import numpy as np
+
+from training.cells import most_telling
+from training.errors import missing
+
+try:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
+    from PIL import Image  # a dependency of matplotlib
+except ImportError:
+    raise missing('matplotlib')
+
+
+def draw_curves(points):
+    """Draw loss and accuracy over the steps; return a PNG file of 800 x 600 pixels.
+
+    points is {tag: {step: value}}, from `metrics.read_scalars`. A run of fewer than
+    200 steps has no 'accuracy/training'.
+    """
+    figure = Figure(figsize=(8, 6), dpi=100, tight_layout=True)
+    losses, accuracies = figure.subplots(2, sharex=True)
+    for name, axes in (('loss', losses), ('accuracy', accuracies)):
+        for part, style in (('training', 'C0.-'), ('validation', 'C1o-')):
+            tag = name + '/' + part
+            if tag in points:
+                axes.plot(*zip(*sorted(points[tag].items())), style, label=part)
+        axes.set_ylabel(name)
+        axes.grid(alpha=0.3)
+    losses.set_yscale('log')
+    losses.legend(['training, with dropout', 'validation, without'])
+    losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    losses.yaxis.set_major_formatter('{x:g}')
+    losses.yaxis.set_minor_locator(NullLocator())
+    step, test = max(points['accuracy/test'].items())
+    accuracies.plot(step, test, 'k*', markersize=12, label='test: %g' % test)
+    # Cut off the low accuracy of the first steps, to leave room for the others.
+    accuracies.set_ylim(bottom=min(points['accuracy/validation'].values()) - 0.02)
+    accuracies.set_xlabel('step')
+    accuracies.legend(loc='lower right')
+    return _png(figure)
+
+
+def draw_rows(image, rows):
+    """Draw a digit and, beside each of its rows, the probabilities of the classes.
+
+    Args:
+        image: float [784] in [0, 1].
+        rows: float [28, 10], the probabilities after each row.
+
+    Returns:
+        A PNG file of 900 x 600 pixels.
+    """
+    best = rows.argmax(1)
+    digit = best[-1]
+    # The first row after which the answer does not change.
+    decided = max([row + 1 for row in range(28) if best[row] != digit], default=0)
+    figure = Figure(figsize=(9, 6), dpi=100, tight_layout=True)
+    left, right = figure.subplots(1, 2, sharey=True,
+                                  gridspec_kw={'width_ratios': [28, 20]})
+    _show_digit(left, image)
+    left.set(ylabel='row', title='what is read')
+    shades = right.imshow(rows, cmap='Blues', vmin=0, vmax=1, aspect='auto')
+    right.set(xticks=range(10), title='what it is taken for so far')
+    figure.colorbar(shades, ax=right, label='probability')
+    for axes in (left, right):
+        axes.axhline(decided - 0.5, color='tab:red', linewidth=1)
+    figure.suptitle('%d with probability %.4f, the most likely from row %d on'
+                    % (digit, rows[-1, digit], decided))
+    return _png(figure)
+
+
+def animate_rows(image, rows):
+    """Animate what `draw_rows` draws; return a GIF file of 640 x 320 pixels.
+
+    It shows the rows in 1.9 seconds, and the last one for 1.5 seconds more.
+    """
+    first, *others = _frames(image.reshape(28, 28), rows)
+    gif = io.BytesIO()
+    first.save(gif, 'GIF', save_all=True, append_images=others, loop=0,
+               duration=[70] * 27 + [1500], optimize=True)
+    return gif.getvalue()
+
+
+def _frames(image, rows):
+    """Yield a `PIL.Image` for each row, of an image [28, 28]."""
+    figure = Figure(figsize=(6.4, 3.2), dpi=100, tight_layout=True)
+    canvas = FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, gridspec_kw={'width_ratios': [2, 3]})
+    shown = left.imshow(image, cmap='gray_r', vmin=0, vmax=1)
+    line = left.axhline(0, color='tab:red', linewidth=1)
+    left.set(xticks=[], yticks=[])
+    bars = right.bar(range(10), rows[0])
+    right.set(xticks=range(10), ylim=(0, 1), ylabel='probability')
+    for row, probabilities in enumerate(rows):
+        # Rows that are not read yet are faint.
+        shown.set_data(image * np.where(np.arange(28) <= row, 1, 0.12)[:, None])
+        line.set_ydata([row + 0.5] * 2)
+        for bar, probability in zip(bars, probabilities):
+            bar.set_height(probability)
+            bar.set_color('tab:blue' if probability == probabilities.max()
+                          else 'lightgray')
+        left.set_title('rows 0 to %d' % row)
+        right.set_title('so far: %d' % probabilities.argmax())
+        canvas.draw()
+        yield Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(128)
+
+
+def draw_cells(image, layers):
+    """Draw the gates and states of ten units of each layer (`most_telling`).
+
+    image is float [784] in [0, 1], layers a list of `cells.Layer`. Return a PNG file,
+    1000 pixels wide and 100 + 300 per layer high.
+    """
+    figure = Figure(figsize=(10, 1 + 3 * len(layers)), dpi=100,
+                    constrained_layout=True)
+    grid = figure.subplots(len(layers), 7, sharey=True, squeeze=False)
+    for number, (layer, axes) in enumerate(zip(layers, grid), 1):
+        _show_digit(axes[0], image)
+        axes[0].set_title('what is read', fontsize=9)
+        axes[0].set_ylabel('layer %d, row' % number)
+        _draw_layer(layer, axes[1:])
+    for column, below, label in ((1, slice(0, 4), 'the gates i, f and o'),
+                                 (2, slice(4, 7), 'j and h; c, to its \u00b1')):
+        figure.colorbar(grid[0, column].images[0],
+                        ax=grid[:, below].ravel().tolist(), label=label,
+                        orientation='horizontal', shrink=0.6, aspect=30)
+    return _png(figure)
+
+
+def _draw_layer(layer, axes):
+    units = most_telling(layer, 10)
+    bound = np.abs(layer.c[:, units]).max()
+    titles = ('i: goes in', 'j: is new', 'f: stays', 'o: is shown',
+              'c: kept, \u00b1%.1f' % bound, 'h: is put out')
+    for place, name, title in zip(axes, 'ijfoch', titles):
+        high = bound if name == 'c' else 1
+        cmap, low = ('Blues', 0) if name in 'ifo' else ('RdBu', -high)
+        place.imshow(getattr(layer, name)[:, units], cmap=cmap, vmin=low, vmax=high,
+                     aspect='auto')
+        place.set_title(title, fontsize=9)
+        place.set_xticks(range(len(units)))
+        place.set_xticklabels(units, fontsize=7, rotation=90)
+    axes[0].set_xlabel('unit', fontsize=8)
+
+
+def _show_digit(axes, image):
+    axes.imshow(image.reshape(28, 28), cmap='gray_r', aspect='auto')
+    axes.set(xticks=[], yticks=range(0, 28, 3))
+
+
+def _png(figure):
+    png = io.BytesIO()
+    figure.savefig(png, format='png')
+    return png.getvalue()
