@@ -1,91 +1,75 @@
-"""Times and weighs the training beside what one would pick instead of it.
+"""Time and weigh this network beside the baselines.
 
-PARTs are step: a training step; size: its cost for other sizes; job: the whole
-run; start: a run of one step; memory: what it takes; quick: the way to the
-tutorial's accuracy; kernels: those of a step on a GPU. All but the last by
-default, and `--json FILE` keeps the figures.
---horovod measures several workers instead, with what `make horovod` installs.
-What is compared runs in processes of its own, in turn, round after round; a
-table gives the median over the rounds, the lowest and the highest.
+Each network runs in a process of its own. The processes take turns, round after
+round. The tables give the median over the rounds and (lowest to highest).
 """
 import argparse
 import json
 import os
+import re
 import sys
+from functools import partial
 
-from bench import machines, measure, tables
+from bench import measure, results
+from bench.ablation import VARIANTS
 from training.errors import reports_errors
-from training.files import write_whole
-from training.mnist_files import find_files
+from training.mnist import find_files
 
-PARTS = {
-    'step': (measure.step, tables.print_step),
-    'size': (measure.sizes, tables.print_size),
-    'job': (measure.job, tables.print_job),
-    'start': (measure.start, tables.print_job),
-    'memory': (measure.memory, tables.print_memory),
-    'quick': (measure.quick, tables.print_job),
-    'kernels': (measure.kernels, tables.print_kernels),
+SIZE = {'batch_size': 128, 'hidden_size': 256, 'layer_num': 2}
+BASELINES = ['tutorial', 'torch']
+STEP = 'a training step'
+RUN = {'from start to exit': ['s', "of the tutorial's", "of PyTorch's",
+                              'resident at most, MiB', 'test accuracy']}
+PARTS = {  # the networks, how they are measured, and the tables with their columns
+    'step': (['script', 'dynamic', *BASELINES, 'products'], measure.steps, {
+        STEP: ['ms', "of the tutorial's", "of PyTorch's"],
+        'before the second step, s': ['import', 'data', 'graph', 'first step']}),
+    'ablation': ([*VARIANTS], measure.steps, {STEP: ['ms', 'of everything']}),
+    'size': (['script', 'products'], measure.sizes, {
+        STEP: ['ms', 'of its matrix products']}),
+    'job': (['script', *BASELINES], measure.whole_runs, RUN),
+    'start': (['script', *BASELINES], partial(measure.whole_runs, steps=1), RUN),
+    'memory': (['script', *BASELINES, 'cnn'], measure.memory, {
+        'naming 10,000 images at once': ['before, MiB', 'more at most, MiB']}),
+    'quick': (['quick', 'tutorial'], measure.whole_runs, RUN),
 }
-
-
-def parse_flags(argv=None):
-    """Returns the flags as an `argparse.Namespace`; exits with 2 on bad ones."""
-    parser = argparse.ArgumentParser(
-        prog='bench', description=__doc__, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-
-    def part(text):
-        if text not in PARTS:
-            raise argparse.ArgumentTypeError('must be of %s, not %r' % (
-                ', '.join(PARTS), text))
-        return text
-
-    parser.add_argument('parts', metavar='PART', nargs='*', type=part,
-                        help='of %s (default: all but the last)' % ', '.join(PARTS))
-    parser.add_argument('--data_dir', default='MNIST_data',
-                        help="the folder with MNIST's four files (default: "
-                        '%(default)s)')
-    parser.add_argument('--rounds', type=int, default=5, choices=range(1, 1000),
-                        metavar='N', help='default: %(default)s')
-    parser.add_argument('--horovod', action='store_true',
-                        help='measure several workers instead')
-    parser.add_argument('--json', metavar='FILE', help='keep the figures there')
-    return parser.parse_args(argv)
-
-
-def machine():
-    """Returns, in one line, what the figures are of."""
-    with open('/proc/cpuinfo') as f:
-        model, = {line.split(':')[1].strip() for line in f
-                  if line.startswith('model name')}
-    return '%d cores of an %s, Python %s' % (
-        len(os.sched_getaffinity(0)), model, sys.version.split()[0])
 
 
 @reports_errors
 def main(argv=None):
-    """Measures as the flags in argv say."""
-    flags = parse_flags(argv)
-    find_files(flags.data_dir, [])
-    rivals = ['tutorial', 'torch']
-    if not os.path.exists(os.path.join(measure.TORCH, 'installed')):
-        print('note: without PyTorch, which make bench installs',
-              file=sys.stderr)
-        rivals.remove('torch')
-    size = dict(data_dir=os.path.abspath(flags.data_dir), batch_size=128,
-                hidden_size=256, layer_num=2)
-    print(machine() + '\n', flush=True)
-    figures = {'machine': machine()}
-    if flags.horovod:
-        parts = {'horovod': (machines.measure, machines.show)}
-    else:
-        parts = {part: PARTS[part] for part in flags.parts or list(PARTS)[:-1]}
-    for part, (take, show) in parts.items():
-        figures[part] = take(rivals, size, flags.rounds)
-        show(figures[part])
+    parser = argparse.ArgumentParser(
+        prog='bench', description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        'parts', metavar='PART', nargs='*', default='all', choices=['all', *PARTS],
+        help='step; ablation: a step without a part of what makes it fast; size: a '
+        'step of other sizes; job: a whole run; start: a run of one step; memory: of '
+        'the 10,000 test images; quick: a run with --quick (default: all)')
+    parser.add_argument('--data_dir', default='MNIST_data', help='the folder with '
+                        "MNIST's four files (default: %(default)s)")
+    parser.add_argument('--rounds', type=int, default=5, choices=range(1, 1000),
+                        metavar='N', help='default: %(default)s')
+    parser.add_argument('--json', metavar='FILE', type=argparse.FileType('w'),
+                        help='write the figures to this file, too')
+    flags = parser.parse_args(argv)
+    find_files(flags.data_dir, mirrors=())
+    has_torch = os.path.exists(os.path.join(measure.TORCH, 'installed'))
+    if not has_torch:
+        print('note: without PyTorch, which make bench installs', file=sys.stderr)
+    with open('/proc/cpuinfo') as f:
+        model = re.search('model name\t: (.*)', f.read())[1]
+    machine = '%d cores of an %s, Python %s' % (
+        len(os.sched_getaffinity(0)), model, sys.version.split()[0])
+    print(machine + '\n', flush=True)
+    figures = {'machine': machine}
+    for part in PARTS if 'all' in flags.parts else flags.parts:
+        names, take, tables = PARTS[part]
+        figures[part] = take(
+            [name for name in names if name != 'torch' or has_torch],
+            dict(SIZE, data_dir=os.path.abspath(flags.data_dir)), flags.rounds)
+        for title, headings in tables.items():
+            results.print_figures(title, figures[part], headings)
     if flags.json:
-        write_whole(flags.json, json.dumps(figures, indent=2).encode())
+        json.dump(figures, flags.json, indent=2)
 
 
 if __name__ == '__main__':

@@ -1,174 +1,117 @@
-"""Processes that are timed and weighed in turn, round after round."""
+"""Time and weigh networks in processes that take turns, round after round.
+
+Each function takes the names of the networks, their size (a dict, see process.py) and
+the number of rounds. It returns {name: {heading: [a value per round]}}.
+"""
+import contextlib
 import json
 import os
 import random
-import statistics
+import shlex
 import subprocess
 import sys
 import tempfile
 import time
 
-from bench.networks import NAMES
 from training.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TORCH = os.path.join(ROOT, '.venv-torch')
+PIPES = dict(cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+             stderr=subprocess.DEVNULL, universal_newlines=True)
+RATIOS = {'tutorial': "of the tutorial's", 'torch': "of PyTorch's",
+          'products': 'of its matrix products', 'everything': 'of everything'}
 SIZES = {'batch_size': (32, 64, 128, 256, 512, 1024),
          'layer_num': (1, 2, 3, 4),
          'hidden_size': (64, 128, 256, 512, 1024)}
 
 
-def command(what, name, size):
-    """Returns the command of a `process`."""
-    python = (os.path.join(TORCH, 'bin', 'python') if name == 'torch'
-              else sys.executable)
-    return [python, '-m', 'bench.process', what, name, json.dumps(size)]
+def steps(names, size, rounds, warm_up=100, steps=20):
+    """Measure a training step and the phases before it, after steps to warm up."""
+    with contextlib.ExitStack() as stack:
+        processes = {}
+        for name in names:  # one starts after the other, as they share the cores
+            processes[name] = stack.enter_context(subprocess.Popen(
+                command(name, size, 'time'), **PIPES))
+            ask(processes[name], warm_up)
+        return in_turn(names, rounds, lambda name: ask(processes[name], steps))
 
 
-class Process(object):
-    """A process that prepares and then waits to be asked; see `process.work`.
-
-    Attributes:
-        phases: its first answer.
-    """
-
-    def __init__(self, name, size):
-        self._name = name
-        self._process = subprocess.Popen(
-            command('work', name, size), cwd=ROOT, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            universal_newlines=True)
-        self.phases = self._answer()
-
-    def ask(self, what):
-        """Returns the answer to a line."""
-        self._process.stdin.write('%s\n' % what)
-        self._process.stdin.flush()
-        return self._answer()
-
-    def _answer(self):
-        line = self._process.stdout.readline()
-        if not line:
-            raise UserError('%s ended: %s' % (
-                NAMES[self._name],
-                ''.join(self._process.stderr.read().splitlines()[-1:])))
-        return json.loads(line)
-
-    def close(self):
-        """Ends the process."""
-        self._process.communicate()
+def sizes(names, size, rounds):
+    """Measure a training step of other sizes. The names are then the flags."""
+    return {'--%s %d' % (flag, value): steps(
+                names, dict(size, **{flag: value}), rounds, 3, 5)['script']
+            for flag, values in SIZES.items() for value in values}
 
 
-def in_turn(names, size, rounds, warm_up, steps):
-    """Returns {name: {'seconds': [one a round], 'phases': ...}}.
+def memory(names, size, rounds):
+    """Measure the memory to classify all test images."""
+    return in_turn(names, rounds, lambda name: json.loads(
+        run(command(name, dict(size, steps=5), 'memory'))[0]))
 
-    Seconds are the median of so many steps.
-    """
-    processes = {name: Process(name, size) for name in names}
-    figures = {name: {'seconds': [], 'phases': process.phases}
-               for name, process in processes.items()}
-    for process in processes.values():
-        process.ask(warm_up)
+
+def whole_runs(names, size, rounds, steps=2000):
+    """Measure whole runs."""
+    size = dict(size, steps=steps)
+
+    def measure(name):
+        with tempfile.TemporaryDirectory() as scratch:
+            argv = command(name, size, 'accuracy')
+            if name == 'tutorial':
+                argv[2:] = ['bench.tutorial', json.dumps(size)]
+            elif name != 'torch':
+                argv[1:] = ['train_lstm_mnist.py', '--run_dir=%s/run' % scratch]
+                argv += (['--quick', '--data_dir=' + size['data_dir']]
+                         if name == 'quick'
+                         else ['--%s=%s' % flag for flag in size.items()])
+            last, seconds, peak = run(argv)
+        return {'s': seconds, 'resident at most, MiB': peak,
+                'test accuracy': float(last.split('test accuracy')[1])}
+
+    return in_turn(names, rounds, measure)
+
+
+def in_turn(names, rounds, measure):
+    """Return what `measure(name)` returns, and ratios of times."""
+    figures = {name: {} for name in names}
     for _ in range(rounds):
-        for name in random.sample(sorted(names), len(names)):
-            figures[name]['seconds'].append(statistics.median(
-                processes[name].ask(steps)))
-    for process in processes.values():
-        process.close()
+        for name in random.sample(names, len(names)):
+            for heading, value in measure(name).items():
+                figures[name].setdefault(heading, []).append(value)
+    for other in set(RATIOS) & set(names):
+        for of in figures.values():
+            for unit in {'ms', 's'} & set(of):
+                of[RATIOS[other]] = [
+                    a / b for a, b in zip(of[unit], figures[other][unit])]
     return figures
 
 
-def step(rivals, size, rounds):
-    """Returns the figures of `in_turn`."""
-    return in_turn(['script', 'dynamic'] + rivals + ['products'], size, rounds,
-                   warm_up=100, steps=20)
+def command(name, size, what):
+    """Return the command of a `bench.process`."""
+    python = os.path.join(TORCH, 'bin/python') if name == 'torch' else sys.executable
+    return [python, '-m', 'bench.process', what, json.dumps(dict(size, network=name))]
 
 
-def kernels(rivals, size, rounds):
-    """Returns {name: {'seconds': [...], 'kernels': [...], 'busy': [...]}}.
-
-    Of a step on a GPU, which only TensorFlow's networks tell.
-    """
-    names = [name for name in ['script', 'dynamic'] + rivals if name != 'torch']
-    figures = {}
-    for name in names:
-        process = Process(name, size)
-        process.ask(20)
-        of = figures[name] = {'seconds': [], 'kernels': [], 'busy': []}
-        for _ in range(rounds):
-            of['seconds'].append(statistics.median(process.ask(20)))
-            for key, value in process.ask('kernels').items():
-                of[key].append(value)
-        process.close()
-    return figures
+def ask(process, steps):
+    """Return the answer of a `bench.process`."""
+    print(steps, file=process.stdin, flush=True)
+    for line in process.stdout:
+        if line.startswith('{'):  # others say what it reads
+            return json.loads(line)
+    raise ended(process.args)
 
 
-def sizes(rivals, size, rounds):
-    """Returns [[{flag: value}, figures of `in_turn`]], one flag at a time."""
-    return [[{flag: value}, in_turn(['script', 'products'],
-                                    dict(size, **{flag: value}), rounds,
-                                    warm_up=3, steps=5)]
-            for flag, values in SIZES.items() for value in values]
+def run(argv):
+    """Return the last line of a process, its seconds, and its peak memory in MiB."""
+    started = time.perf_counter()
+    process = subprocess.Popen(argv, **PIPES)
+    last = ([''] + list(process.stdout))[-1]
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise ended(argv)
+    return last, time.perf_counter() - started, usage.ru_maxrss / 1024
 
 
-def job(rivals, size, rounds, steps=2000):
-    """Returns {name: {'seconds': [...], 'peak': [MiB], 'accuracy': [...]}}."""
-    return _whole_runs(['script'] + rivals, dict(size, steps=steps), rounds)
-
-
-def start(rivals, size, rounds):
-    """The same of a run of one step."""
-    return job(rivals, size, rounds, steps=1)
-
-
-def quick(rivals, size, rounds, steps=2000):
-    """The same of `--quick`, beside the tutorial's so many steps."""
-    return _whole_runs(['quick', 'tutorial'], dict(size, steps=steps), rounds)
-
-
-def _whole_runs(names, size, rounds):
-    figures = {name: {'seconds': [], 'peak': [], 'accuracy': []}
-               for name in names}
-    for _ in range(rounds):
-        for name in random.sample(sorted(names), len(names)):
-            for key, value in _whole_run(name, size).items():
-                figures[name][key].append(value)
-    return figures
-
-
-def _whole_run(name, size):
-    """Returns its seconds, its peak in MiB and its test accuracy, a dict."""
-    with tempfile.TemporaryDirectory() as scratch:
-        argv = command('job', name, size)
-        if name in ('script', 'quick'):
-            argv = [sys.executable, 'train_lstm_mnist.py',
-                    '--run_dir', os.path.join(scratch, 'run')]
-            argv += (['--quick', '--data_dir=%s' % size['data_dir']]
-                     if name == 'quick' else
-                     ['--%s=%s' % flag for flag in size.items()])
-        started = time.perf_counter()
-        process = subprocess.Popen(
-            argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            universal_newlines=True)
-        last = ([''] + list(process.stdout))[-1]
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - started
-    if status or not last.startswith('test accuracy'):
-        raise UserError('%s ended early: run it alone to see why: %s'
-                        % (NAMES[name], ' '.join(argv)))
-    return {'seconds': seconds, 'peak': usage.ru_maxrss / 1024,
-            'accuracy': float(last.split()[-1])}
-
-
-def memory(rivals, size, rounds):
-    """Returns {name: {'before': [MiB], 'peak': [MiB]}} of naming all at once."""
-    names = ['script'] + rivals + ['cnn']
-    figures = {name: {'before': [], 'peak': []} for name in names}
-    for _ in range(rounds):
-        for name in names:
-            process = Process(name, size)
-            process.ask(5)
-            for key, value in process.ask('predict').items():
-                figures[name][key].append(value)
-            process.close()
-    return figures
+def ended(argv):
+    return UserError('this ended early: run it alone to see why: '
+                     + ' '.join(map(shlex.quote, argv)))

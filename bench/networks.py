@@ -1,124 +1,86 @@
-"""What is compared, by name.
+"""This project's network, the matrix products alone, and a CNN."""
+import contextlib
 
-Each is a function of the data and the size, as those of `tutorial.prepare`, and
-returns as that does; the second function may be None.
-"""
-from bench import tutorial
+import tensorflow as tf
 
-# As the tables call them.
-NAMES = {
-    'script': 'train_lstm_mnist.py',
-    'dynamic': 'train_lstm_mnist.py --dynamic_rnn',
-    'quick': 'train_lstm_mnist.py --quick',
-    'tutorial': "the tutorial's graph",
-    'torch': 'PyTorch nn.LSTM',
-    'products': 'the matrix products alone',
-    'cnn': 'a two-layer CNN',
-}
+import data
+import model
+from bench import ablation, tutorial
+from training import device
+
+memory = contextlib.ExitStack()  # closed when the process ends
 
 
-def prepare(name, mnist, size):
-    """Prepares what is named so: a key of `NAMES`."""
-    if name == 'torch':
-        from bench import pytorch
-        return pytorch.prepare(mnist, size)
-    return {'script': script, 'dynamic': dynamic, 'tutorial': tutorial.prepare,
-            'products': products, 'cnn': cnn}[name](mnist, size)
+def read_data_sets(data_dir):
+    """Return MNIST, and the images and labels to test with."""
+    mnist = data.read_data_sets(data_dir, one_hot=True)
+    return mnist, (mnist.test.images, mnist.test.labels)
 
 
-def script(mnist, size, dynamic_rnn=False):
-    """The step as `python train_lstm_mnist.py` takes it, without its notes."""
-    import tensorflow as tf
+def prepare(mnist, size):
+    """Build the network that `size` names; see `tutorial.prepare`."""
+    network = size['network']
+    if network == 'tutorial':
+        return tutorial.prepare(mnist, size)
+    if network == 'cnn':
+        return cnn(mnist, size)
+    with ablation.without(ablation.VARIANTS.get(network, ())):
+        memory.enter_context(device.keep_memory())
+        if network == 'products':
+            return products(size)
+        return script(mnist, size, dynamic_rnn=network == 'dynamic')
 
-    import model
-    from training import device, divergence
+
+def script(mnist, size, dynamic_rnn):
+    """The training step of train_lstm_mnist.py."""
     config = tf.ConfigProto()
     config.gpu_options.allow_growth = True
     device.share_cores(config, dynamic_rnn)
     sess = tf.Session(config=config)
     m = model.build(1e-3, size['hidden_size'], size['layer_num'], dynamic_rnn)
-    watched = [m.cross_entropy, divergence.weights_sum(m.train_op)]
     sess.run(tf.global_variables_initializer())
 
-    def step():
-        images, labels = mnist.train.next_batch(size['batch_size'])
-        sess.run([m.train_op, watched], {
-            m.images: images, m.y: labels, m.keep_prob: 0.5,
-            m.batch_size: size['batch_size']})
+    def run(fetches, images, labels, keep_prob):
+        return sess.run(fetches, {m._X: images, m.y: labels, m.keep_prob: keep_prob,
+                                  m.batch_size: len(images)})
 
-    def predict():
-        sess.run(m.accuracy, {
-            m.images: mnist.test.images, m.y: mnist.test.labels,
-            m.keep_prob: 1.0, m.batch_size: mnist.test.num_examples})
-
-    return step, predict
+    return (lambda: run([m.cross_entropy, m.train_op],
+                        *mnist.train.next_batch(size['batch_size']), 0.5),
+            lambda images, labels: run(m.accuracy, images, labels, 1.0))
 
 
-def dynamic(mnist, size):
-    """The same with --dynamic_rnn."""
-    return script(mnist, size, dynamic_rnn=True)
-
-
-def products(mnist, size):
-    """A step's matrix products, none of which waits for another.
-
-    At each of 28 rows a layer's kernel takes one forward, one for the gradient
-    of its inputs and one for that of the kernel.
-    """
-    import tensorflow as tf
-
-    from training import device
+def products(size):
+    """The matrix products of a step, three per row and layer; none needs another."""
     n, hidden = size['batch_size'], size['hidden_size']
     config = tf.ConfigProto()
     device.share_cores(config)
-    # TensorFlow would do products that are the same once.
+    # TensorFlow would compute equal products only once.
     config.graph_options.optimizer_options.opt_level = -1
     config.graph_options.rewrite_options.disable_meta_optimizer = True
     sess = tf.Session(config=config)
-    done = []
-    for layer in range(size['layer_num']):
-        width = (hidden if layer else 28) + hidden
+    made = []
+    for width in [28 + hidden] + [2 * hidden] * (size['layer_num'] - 1):
         inputs, kernel, transposed, gates = (
             tf.Variable(tf.random_normal(shape)) for shape in (
-                [n, width], [width, 4 * hidden], [4 * hidden, width],
-                [n, 4 * hidden]))
+                [n, width], [width, 4 * hidden], [4 * hidden, width], [n, 4 * hidden]))
         for _ in range(28):
-            done += [tf.matmul(inputs, kernel), tf.matmul(gates, transposed),
+            made += [tf.matmul(inputs, kernel), tf.matmul(gates, transposed),
                      tf.matmul(inputs, gates, transpose_a=True)]
-    run = tf.group(*done)
+    run = tf.group(*made)
     sess.run(tf.global_variables_initializer())
-    return (lambda: sess.run(run)), None
+    return lambda: sess.run(run), None
 
 
 def cnn(mnist, size):
-    """The two-layer CNN that such tutorials have beside the LSTM."""
-    import tensorflow as tf
-    keep_prob = tf.placeholder(tf.float32, [])
-    _X = tf.placeholder(tf.float32, [None, 784])
-    y = tf.placeholder(tf.float32, [None, 10])
-
-    def conv_and_pool(images, channels):
-        conv = tf.layers.conv2d(images, channels, 5, padding='same',
-                                activation=tf.nn.relu)
-        return tf.layers.max_pooling2d(conv, 2, 2)
-
-    pooled = conv_and_pool(tf.reshape(_X, [-1, 28, 28, 1]), 32)
-    pooled = tf.layers.flatten(conv_and_pool(pooled, 64))
-    dense = tf.layers.dense(pooled, 1024, activation=tf.nn.relu)
-    logits = tf.layers.dense(tf.nn.dropout(dense, keep_prob), 10)
-    loss = tf.losses.softmax_cross_entropy(y, logits)
-    train_op = tf.train.AdamOptimizer(1e-4).minimize(loss)
-    accuracy = tf.reduce_mean(tf.cast(tf.equal(
-        tf.argmax(logits, 1), tf.argmax(y, 1)), tf.float32))
-    sess = tf.Session()
-    sess.run(tf.global_variables_initializer())
-
-    def step():
-        images, labels = mnist.train.next_batch(size['batch_size'])
-        sess.run(train_op, {_X: images, y: labels, keep_prob: 0.5})
-
-    def predict():
-        sess.run(accuracy, {_X: mnist.test.images, y: mnist.test.labels,
-                            keep_prob: 1.0})
-
-    return step, predict
+    """A two-layer CNN, whose memory the tutorial compares with the LSTM's."""
+    layers = tf.keras.layers
+    net = tf.keras.Sequential([layers.Reshape([28, 28, 1], input_shape=[784])])
+    for channels in (32, 64):
+        net.add(layers.Conv2D(channels, 5, padding='same', activation='relu'))
+        net.add(layers.MaxPooling2D())
+    for layer in (layers.Flatten(), layers.Dense(1024, 'relu'), layers.Dropout(0.5),
+                  layers.Dense(10, 'softmax')):
+        net.add(layer)
+    net.compile('adam', 'categorical_crossentropy', ['accuracy'])
+    return (lambda: net.train_on_batch(*mnist.train.next_batch(size['batch_size'])),
+            net.test_on_batch)

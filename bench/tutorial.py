@@ -1,36 +1,37 @@
-"""The tutorial, as it stands but for one cell a layer and `print()`."""
+"""The tutorial in one file, in its order.
+
+    python -m bench.tutorial
+
+Only two things differ: each layer has its own cell object, and `print` has brackets.
+The benchmark sets other numbers than the tutorial's in `size`.
+"""
+import json
+import sys
+
+import tensorflow as tf
+from tensorflow.contrib import rnn
+from tensorflow.examples.tutorials.mnist import input_data
 
 
-def prepare(mnist, size, job=False):
-    """Builds the tutorial's graph.
-
-    Args:
-        mnist: the data, as TensorFlow's reader gives it.
-        size: a dict with hidden_size, layer_num, batch_size, and with `job`
-            steps.
-        job: bool, whether to run it to its end and print what it prints.
-
-    Returns:
-        A function that does one step, and one that names all test images at
-        once.
-    """
-    import tensorflow as tf
-    from tensorflow.contrib import rnn
-
+def prepare(mnist, size):
+    """Build the graph. Return two functions: `train` does a step and returns its
+    batch, `evaluate` returns the accuracy on images and labels."""
     config = tf.ConfigProto()
     config.gpu_options.allow_growth = True
     sess = tf.Session(config=config)
 
+    # 1. The hyper-parameters and the placeholders.
     lr = 1e-3
     batch_size = tf.placeholder(tf.int32, [])
     keep_prob = tf.placeholder(tf.float32, [])
     timestep_size = 28
-    hidden_size = size['hidden_size']
-    layer_num = size['layer_num']
+    hidden_size = size.get('hidden_size', 256)
+    layer_num = size.get('layer_num', 2)
     class_num = 10
     _X = tf.placeholder(tf.float32, [None, 784])
     y = tf.placeholder(tf.float32, [None, class_num])
 
+    # 2. The LSTM.
     X = tf.reshape(_X, [-1, 28, 28])
 
     def lstm_cell():
@@ -41,8 +42,9 @@ def prepare(mnist, size, job=False):
 
     mlstm_cell = rnn.MultiRNNCell([lstm_cell() for _ in range(layer_num)],
                                   state_is_tuple=True)
-    state = mlstm_cell.zero_state(batch_size, dtype=tf.float32)
+    init_state = mlstm_cell.zero_state(batch_size, dtype=tf.float32)
     outputs = list()
+    state = init_state
     with tf.variable_scope('RNN'):
         for timestep in range(timestep_size):
             if timestep > 0:
@@ -51,6 +53,7 @@ def prepare(mnist, size, job=False):
             outputs.append(cell_output)
     h_state = outputs[-1]
 
+    # 3. The loss, the optimizer, the training and the test.
     W = tf.Variable(tf.truncated_normal([hidden_size, class_num], stddev=0.1),
                     dtype=tf.float32)
     bias = tf.Variable(tf.constant(0.1, shape=[class_num]), dtype=tf.float32)
@@ -61,27 +64,33 @@ def prepare(mnist, size, job=False):
     accuracy = tf.reduce_mean(tf.cast(correct_prediction, 'float'))
     sess.run(tf.global_variables_initializer())
 
-    def step():
-        batch = mnist.train.next_batch(size['batch_size'])
+    def train():
+        _batch_size = size.get('batch_size', 128)
+        batch = mnist.train.next_batch(_batch_size)
         sess.run(train_op, feed_dict={
-            _X: batch[0], y: batch[1], keep_prob: 0.5,
-            batch_size: size['batch_size']})
+            _X: batch[0], y: batch[1], keep_prob: 0.5, batch_size: _batch_size})
         return batch
 
-    def predict():
+    def evaluate(images, labels):
         return sess.run(accuracy, feed_dict={
-            _X: mnist.test.images, y: mnist.test.labels, keep_prob: 1.0,
-            batch_size: mnist.test.images.shape[0]})
+            _X: images, y: labels, keep_prob: 1.0, batch_size: images.shape[0]})
 
-    if job:
-        print(mnist.train.images.shape)
-        for i in range(size['steps']):
-            batch = step()
-            if (i + 1) % 200 == 0:
-                train_accuracy = sess.run(accuracy, feed_dict={
-                    _X: batch[0], y: batch[1], keep_prob: 1.0,
-                    batch_size: size['batch_size']})
-                print('Iter%d, step %d, training accuracy %g' % (
-                    mnist.train.epochs_completed, i + 1, train_accuracy))
-        print('test accuracy %g' % predict())
-    return step, predict
+    return train, evaluate
+
+
+def main(size='{}'):
+    size = json.loads(size)
+    mnist = input_data.read_data_sets(size.get('data_dir', 'MNIST_data'),
+                                      one_hot=True)
+    print(mnist.train.images.shape)
+    train, evaluate = prepare(mnist, size)
+    for i in range(size.get('steps', 2000)):
+        batch = train()
+        if (i + 1) % 200 == 0:
+            print('Iter%d, step %d, training accuracy %g' % (
+                mnist.train.epochs_completed, i + 1, evaluate(*batch)))
+    print('test accuracy %g' % evaluate(mnist.test.images, mnist.test.labels))
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

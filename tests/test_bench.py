@@ -4,160 +4,162 @@ import re
 import resource
 import subprocess
 import sys
+from unittest import mock
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import ROOT
 
 import bench.__main__
-from bench import kernels, machines, measure, tables
+from bench import ablation, measure, networks, process, results
+from training import device
+
+SIZE = {'batch_size': 4, 'hidden_size': 8, 'layer_num': 1}
 
 
 def module(name, *args):
-    """Runs a module of the project; returns a CompletedProcess."""
+    """Run a module of the project; return a CompletedProcess."""
     return subprocess.run(
         [sys.executable, '-m', name, *args], cwd=ROOT, timeout=300,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
 
 
-SIZE = {'batch_size': 4, 'hidden_size': 8, 'layer_num': 1}
-
-
-def test_what_is_timed_takes_its_steps_in_turn(made_up_dir):
-    names = ['script', 'dynamic', 'tutorial', 'products', 'cnn']
-    figures = measure.in_turn(names, dict(SIZE, data_dir=str(made_up_dir)),
-                            rounds=2, warm_up=1, steps=3)
+def test_a_step_of_each_network_is_timed(made_up_dir):
+    names = ['script', 'dynamic', 'tutorial', 'products', 'without any of these']
+    figures = measure.steps(names, dict(SIZE, data_dir=str(made_up_dir)), 2, 1, 3)
     assert list(figures) == names
     for of in figures.values():
-        assert list(of['phases']) == ['import', 'data', 'graph', 'first step']
-        assert len(of['seconds']) == 2
-        assert 0 < min(of['seconds']) <= max(of['seconds']) < 10
+        assert 0 < min(of['ms']) <= max(of['ms']) < 10000
+        assert all(0 < of[phase][0] == of[phase][1] < 100 for phase in (
+            'import', 'data', 'graph', 'first step'))
+        assert of["of the tutorial's"][1] == of['ms'][1] / figures['tutorial']['ms'][1]
 
 
-def test_memory_of_naming_all_at_once(made_up_dir):
+def test_memory_to_classify_all_test_images(made_up_dir):
     figures = measure.memory(
-        [], dict(SIZE, data_dir=str(made_up_dir)), rounds=1)
-    assert list(figures) == ['script', 'cnn']
+        ['script', 'cnn'], dict(SIZE, data_dir=str(made_up_dir)), 1)
     for of in figures.values():
-        before, peak = of['before'][0], of['peak'][0]
-        assert 100 < before <= peak < 4000  # MiB
+        assert 100 < of['before, MiB'][0] < 4000
+        assert -10 < of['more at most, MiB'][0] < 1000
 
 
-def test_kernels_of_a_gpu_are_counted():
-    """With statistics as TensorFlow gives them, since no GPU is at hand."""
-    metadata = tf.RunMetadata()
-    for name, spans in (('/device:CPU:0', [(0, 100)]),
-                        ('/device:GPU:0/stream:all', [(10, 5), (12, 6), (30, 10)]),
-                        ('/device:GPU:0/stream:7', [(10, 5)])):
-        device = metadata.step_stats.dev_stats.add(device=name)
-        for start, length in spans:
-            device.node_stats.add(all_start_micros=start, op_end_rel_micros=length)
-    assert kernels.count(metadata) == {'kernels': 3, 'busy': pytest.approx(18e-6)}
+def test_the_peak_is_that_of_the_test_and_not_of_the_training(monkeypatch, capsys):
+    def allocate(mebibytes):
+        return np.ones(mebibytes * 2 ** 20, np.uint8).mean()
+
+    monkeypatch.setattr(networks, 'read_data_sets', lambda data_dir: (None, [100]))
+    monkeypatch.setattr(networks, 'prepare', lambda mnist, size: (
+        lambda: allocate(300), allocate))
+    process.main('memory', '{"network": "cnn", "data_dir": "", "steps": 2}')
+    figures = json.loads(capsys.readouterr().out)
+    assert 90 < figures['more at most, MiB'] < 110
+    assert 100 < figures['before, MiB'] < 4000
 
 
-def test_kernels_are_traced_and_the_session_is_as_before(made_up_dir):
-    figures = measure.kernels(['tutorial', 'torch'], dict(
-        SIZE, data_dir=str(made_up_dir)), rounds=1)
-    assert list(figures) == ['script', 'dynamic', 'tutorial']
+def test_whole_runs(made_up_dir):
+    figures = measure.whole_runs(
+        ['script', 'tutorial'], dict(SIZE, data_dir=str(made_up_dir)), 1, steps=2)
     for of in figures.values():
-        assert of['kernels'] == [0] and of['busy'] == [0]  # there is no GPU
-        assert of['seconds'][0] > 0
-    run = tf.Session.run
-    with tf.Graph().as_default(), tf.Session() as sess:
-        traced = kernels.trace(lambda: sess.run(tf.constant(1) + 1))
-    assert tf.Session.run is run
-    assert any(device.node_stats for device in traced.step_stats.dev_stats)
+        assert of['s'][0] > 1 and of['resident at most, MiB'][0] > 100
+        assert 0 <= of['test accuracy'][0] <= 1
 
 
-def test_whole_runs_are_of_the_same_steps(made_up_dir):
-    figures = measure.job(
-        ['tutorial'], dict(SIZE, data_dir=str(made_up_dir)), rounds=1, steps=2)
-    assert list(figures) == ['script', 'tutorial']
-    for of in figures.values():
-        assert of['seconds'][0] > 0 and of['peak'][0] > 100
-        assert 0 <= of['accuracy'][0] <= 1
+@pytest.mark.skipif(not os.path.exists(measure.TORCH), reason='no PyTorch')
+def test_pytorch_learns(made_up_dir):
+    figures = measure.whole_runs(['torch'], dict(
+        SIZE, hidden_size=32, layer_num=2, batch_size=64, data_dir=str(made_up_dir)),
+        1, steps=200)
+    assert figures['torch']['test accuracy'][0] > 0.9
 
 
-@pytest.fixture
-def begun(monkeypatch):
-    """The commands of processes that a stand-in takes the place of, a list."""
+def test_networks_take_turns():
+    asked = []
+
+    def count(name):
+        asked.append(name)
+        return {'ms': len(asked)}
+
+    figures = measure.in_turn(['script', 'everything'], 2, count)
+    assert set(asked[:2]) == set(asked[2:]) == {'script', 'everything'}
+    script, everything = figures['script']['ms'], figures['everything']['ms']
+    assert sorted(script + everything) == [1, 2, 3, 4]
+    assert figures['script']['of everything'] == [
+        script[0] / everything[0], script[1] / everything[1]]
+
+
+TUTORIALS = ['--batch_size=128', '--hidden_size=256', '--layer_num=2']
+
+
+@pytest.mark.parametrize('part, flags, steps', [
+    ('job', [*TUTORIALS, '--steps=2000'], 2000),
+    ('start', [*TUTORIALS, '--steps=1'], 1),
+    ('quick', ['--quick'], 2000)])
+def test_the_commands_of_whole_runs(part, flags, steps, monkeypatch, capsys, tmp_path,
+                                    made_up_dir):
+    """Processes are replaced, so nothing is trained."""
     begun = []
 
-    class Process(object):
+    class Popen(object):
         def __init__(self, argv, **kwargs):
             begun.append(argv)
             self.pid, self.stdout = 0, ['test accuracy 0.25\n']
 
-    monkeypatch.setattr(subprocess, 'Popen', Process)
+    monkeypatch.setattr(subprocess, 'Popen', Popen)
     monkeypatch.setattr(os, 'wait4', lambda pid, options: (
         pid, 0, resource.getrusage(resource.RUSAGE_SELF)))
-    return begun
-
-
-def test_a_start_is_of_one_step(begun):
-    figures = measure.start(['tutorial'], dict(SIZE, data_dir='d'), 2)
-    assert figures['script']['accuracy'] == [0.25, 0.25]
+    monkeypatch.setattr(measure, 'TORCH', 'nowhere')
+    kept = tmp_path / 'figures.json'
+    assert bench.__main__.main([part, '--rounds', '2', '--json', str(kept),
+                                '--data_dir', str(made_up_dir)]) == 0
     script = [argv for argv in begun if 'train_lstm_mnist.py' in argv]
-    tutorial = [argv for argv in begun if 'tutorial' in argv]
-    assert len(script) == len(tutorial) == 2
-    assert all('--steps=1' in argv for argv in script)
-    assert all(json.loads(argv[-1])['steps'] == 1 for argv in tutorial)
-
-
-def test_the_quick_way_has_its_own_size_and_steps(begun):
-    figures = measure.quick([], dict(SIZE, data_dir='d'), 1, steps=7)
-    assert list(figures) == ['quick', 'tutorial']
-    assert figures['quick']['accuracy'] == [0.25]
-    quick, = (argv for argv in begun if '--quick' in argv)
-    assert quick[4:] == ['--quick', '--data_dir=d']
+    tutorial = [argv for argv in begun if 'bench.tutorial' in argv]
+    assert len(script) == len(tutorial) == len(begun) / 2 == 2
+    assert set(script[0][3:]) == {'--data_dir=%s' % made_up_dir, *flags}
+    assert json.loads(tutorial[0][-1]) == {
+        'batch_size': 128, 'hidden_size': 256, 'layer_num': 2, 'steps': steps,
+        'data_dir': str(made_up_dir)}
+    assert ("| from start to exit | s | of the tutorial's | resident at most, MiB | "
+            'test accuracy |\n') in capsys.readouterr().out
+    figures = json.loads(kept.read_text())[part]
+    assert figures['tutorial']['test accuracy'] == [0.25, 0.25]
+    assert figures['tutorial']["of the tutorial's"] == [1, 1]
 
 
 def test_the_tutorials_transcript(made_up_dir):
-    done = module('bench.process', 'job', 'tutorial', json.dumps(dict(
+    done = module('bench.tutorial', json.dumps(dict(
         SIZE, data_dir=str(made_up_dir), steps=200)))
     assert re.fullmatch(r'(Extracting .*\n){4}\(256, 784\)\n'
                         r'Iter3, step 200, training accuracy \S+\n'
                         r'test accuracy \S+\n', done.stdout)
 
 
-def test_tables(capsys):
-    def of(*seconds):
-        return {'seconds': seconds, 'phases': {
-            'import': 1, 'data': 2, 'graph': 3, 'first step': 4}}
-
-    tables.print_step({'script': of(0.06, 0.07, 0.08),
-                      'tutorial': of(0.12, 0.10, 0.10),
-                      'products': of(0.03, 0.03, 0.03)})
+def test_tables(capsys, tmp_path):
+    results.print_figures('a training step', {
+        'script': {'ms': [61, 70, 80], "of the tutorial's": [0.5, 0.7, 0.8]},
+        'everything': {'ms': [9], "of the tutorial's": [1]}},
+        ['ms', "of the tutorial's", "of PyTorch's"])
     assert capsys.readouterr().out.splitlines() == [
-        "| a training step | ms | of the tutorial's | of PyTorch's |",
-        '| --- | --- | --- | --- |',
-        '| train_lstm_mnist.py | 70 (60 to 80) | 0.70 (0.50 to 0.80) | - |',
-        "| the tutorial's graph | 100 (100 to 120) | 1.00 (1.00 to 1.00) | - |",
-        '| the matrix products alone | 30 (30 to 30) | 0.30 (0.25 to 0.30) | - |',
-        '',
-        '| before the second step, s | import | data | graph | first step |',
-        '| --- | --- | --- | --- | --- |',
-        '| train_lstm_mnist.py | 1.0 | 2.0 | 3.0 | 4.0 |',
-        "| the tutorial's graph | 1.0 | 2.0 | 3.0 | 4.0 |",
-        '']
-    tables.print_job({'tutorial': {'seconds': [12], 'peak': [1200],
-                                   'accuracy': [0.25]}})
-    assert capsys.readouterr().out.splitlines()[2] == (
-        "| the tutorial's graph | 12 (12 to 12) | 1.00 (1.00 to 1.00) | - | "
-        '1200 (1200 to 1200) | 0.2500 (0.2500 to 0.2500) |')
-    tables.print_memory({'cnn': {'before': [700], 'peak': [1900]}})
-    assert capsys.readouterr().out.splitlines()[2] == (
-        '| a two-layer CNN | 700 (700 to 700) | 1200 (1200 to 1200) |')
-    tables.print_kernels({'script': {'seconds': [0.02, 0.02], 'kernels': [900, 900],
-                                     'busy': [0.005, 0.01]}})
-    assert capsys.readouterr().out.splitlines()[2] == (
-        '| train_lstm_mnist.py | 900 (900 to 900) | 20 (20 to 20) | 62 (50 to 75) |')
+        "| a training step | ms | of the tutorial's |", '| --- | --- | --- |',
+        '| train_lstm_mnist.py | 70 (61 to 80) | 0.70 (0.50 to 0.80) |',
+        '| everything | 9 (9 to 9) | 1.00 (1.00 to 1.00) |', '']
+    for seed in range(1, 11):
+        tmp_path.joinpath('seed-%d' % seed).mkdir()
+        tmp_path.joinpath('seed-%d' % seed, 'result.json').write_text(json.dumps(
+            {'test_accuracy': 0.98 + seed / 1000, 'validation_accuracy': 0.9}))
+    results.print_seeds(str(tmp_path))
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[:3] == ['| seed | test | validation |', '| --- | --- | --- |',
+                           '| 1 | 0.9810 | 0.9000 |']
+    assert printed[12:] == [
+        '| mean | 0.9855 | 0.9000 |', '| lowest | 0.9810 | 0.9000 |',
+        '| highest | 0.9900 | 0.9000 |', '| standard deviation | 0.0030 | 0.0000 |', '']
 
 
 @pytest.mark.parametrize('args, status, why', [
-    (('stepp',), 2, "argument PART: must be of step, size, job, start, memory, "
-     "quick, kernels, not 'stepp'"),
+    (('stepp',), 2, "argument PART: invalid choice: 'stepp'"),
     (('--rounds', '0'), 2, 'argument --rounds: '),
+    (('--json', '/nowhere/figures'), 2, 'argument --json: '),
     (('step', '--data_dir', 'nowhere'), 1, 'MNIST is not there: put train-')])
 def test_bad_flag(args, status, why):
     done = module('bench', *args)
@@ -165,23 +167,49 @@ def test_bad_flag(args, status, why):
     assert 'error: ' + why in done.stderr
 
 
-def test_the_model_of_many_machines(capsys):
-    machines.show({
-        'workers': {count: {'step': [0.08], 'alone': [0.07], 'reduce': [0.003],
-                            'signal': [0.001], 'bytes': [3300000]}
-                    for count in (1, 2)},
-        'batch': {images: [0.01 + 0.0005 * images] for images in (8, 32, 512)}})
-    said = capsys.readouterr().out
-    assert ('takes 10.0 + 0.500 B / N ms of computing, which fits the steps of 8, '
-            '32, 512 images here within 0 %, an all-reduce 2 (N - 1) / N times '
-            "3.3 MB at the network's rate, and 1.0 ms times N - 1") in said
-    # 10 + 32 + 1 ms, and 2.64 or 0.264 for 3.3 MB; 74 ms on one machine.
-    assert '| 2 | 46 | 1.6 | 43 | 1.7 | 118 | 80 |' in said
-    assert '| 1 | 74 | 1.0 | 74 | 1.0 | - | - |' in said
+MATMUL, ELEMENTWISE = {b'CellMatMul', b'CellConcat'}, {b'CellMul', b'CellAdd'}
+FAST = MATMUL | ELEMENTWISE
+# The gradients that are ours; and whether one gradient waits for another, whether the
+# number of threads is set, and whether malloc keeps memory.
+EXPECTED = {
+    'everything': (FAST, False, True, True),
+    'without our gradients': (set(), False, True, True),
+    'without the transposed kernels': (ELEMENTWISE, False, True, True),
+    'without the element-wise gradients': (MATMUL, False, True, True),
+    'with GATE_OP': (FAST, True, True, True),
+    "with TensorFlow's default threads": (FAST, False, False, True),
+    "with glibc's default malloc": (FAST, False, True, False),
+    'without any of these': (set(), True, False, False),
+}
 
 
-def test_horovod_is_missing(monkeypatch, capsys, made_up_dir):
-    monkeypatch.setattr(sys, 'executable', '/nowhere/python')
-    assert bench.__main__.main(['--horovod', '--data_dir', str(made_up_dir)]) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == (
-        'error: --horovod: /nowhere/horovodrun is missing: make horovod')
+def test_each_variant_lacks_its_part_and_learns_the_same(monkeypatch):
+    sessions, real = [], tf.Session
+    monkeypatch.setattr(tf, 'Session', lambda config: (
+        sessions.append((config, real(config=config))) or sessions[-1][1]))
+    random = np.random.RandomState(0)
+    mnist = mock.Mock()
+    mnist.train.next_batch.return_value = random.rand(4, 784), np.eye(10)[:4]
+    found, weights = {}, {}
+    for variant in ablation.VARIANTS:
+        keep_memory = mock.MagicMock()
+        monkeypatch.setattr(device, 'keep_memory', keep_memory)
+        with tf.Graph().as_default() as graph:
+            tf.set_random_seed(1)
+            train, _ = networks.prepare(mnist, dict(SIZE, network=variant))
+            config, sess = sessions.pop()
+            before = sess.run(tf.trainable_variables())
+            train()
+            weights[variant] = sess.run(tf.trainable_variables())
+        ops = graph.get_operations()
+        found[variant] = (
+            {op.get_attr('_gradient_op_type') for op in ops
+             if '_gradient_op_type' in op.node_def.attr},
+            any('_grad/tuple' in op.name for op in ops),
+            config.inter_op_parallelism_threads > 0, keep_memory.called)
+    assert found == EXPECTED
+    for variant in EXPECTED:
+        for first, last, expected in zip(before, weights[variant],
+                                         weights['everything']):
+            assert np.abs(last - first).max() > 1e-4
+            np.testing.assert_allclose(last, expected, atol=1e-5, err_msg=variant)
