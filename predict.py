@@ -122,8 +122,8 @@ def main(argv=None):
     import_tensorflow()
     from training import saved_model
     network = saved_model.Network(flags.run_dir)
-    steps, done = saved_model.exported_steps(flags.run_dir)
-    if not done:
+    steps = read_json(flags.run_dir, 'result.json', 'steps')
+    if steps != read_json(flags.run_dir, 'config.json', 'steps'):
         print('warning: the run in %s is not done: this is its network after '
               '%s steps' % (flags.run_dir, steps or 'fewer'), file=sys.stderr)
     status = 0

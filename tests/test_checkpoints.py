@@ -78,17 +78,6 @@ def test_checkpoints_are_saved_at_the_interval_and_at_the_end(saves):
     assert checkpoint_steps(str(run_dir)) == [9, 8, 6]
 
 
-def test_a_checkpoint_is_synced_to_the_disk(saves, monkeypatch):
-    _, checkpoints, run_dir, _ = saves
-    synced, fsync = [], os.fsync
-    monkeypatch.setattr(os, 'fsync', lambda descriptor: (synced.append(
-        os.path.basename(os.readlink('/proc/self/fd/%d' % descriptor))),
-        fsync(descriptor)))
-    checkpoints.save(5)
-    assert sorted(synced) == ['model.ckpt-5.data-00000-of-00001',
-                              'model.ckpt-5.index']
-
-
 @pytest.mark.parametrize('part', ['data-00000-of-00001', 'index'])
 @pytest.mark.parametrize('change', [
     cut, flip(0), flip(0.5), flip(0.99), os.remove,

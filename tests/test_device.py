@@ -118,7 +118,7 @@ def test_newer_gpu_gets_a_warning(tensorflow_finds, capsys):
         'if it fails, ' + NEWER + '\n')
 
 
-NEWER = ("try make gpu CUBLAS=12, which was not tried on a GPU, or use NVIDIA's "
+NEWER = ("try make gpu CUBLAS=12, which was not tested on a GPU, or use NVIDIA's "
          'container (docs/gpu.md)')
 STOP = 'stop other programs on the GPU (see nvidia-smi)'
 MEMORY = STOP + ', or lower --batch_size, --hidden_size or --layer_num'

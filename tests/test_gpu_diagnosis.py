@@ -19,7 +19,7 @@ CUDA_MISSING = ('it could not load libcudart.so.10.0, libcublas.so.10.0, '
                 'libcusparse.so.10.0, libcudnn.so.7')
 TOO_OLD = 'the NVIDIA driver is %s, and CUDA 10.0 needs 410.48 or newer'
 SUPPORTED = 'CUDA 10.0 supports this GPU (%s)'
-NEWER = ("try make gpu CUBLAS=12, which was not tried on a GPU, or use NVIDIA's "
+NEWER = ("try make gpu CUBLAS=12, which was not tested on a GPU, or use NVIDIA's "
          'container (docs/gpu.md)')
 
 

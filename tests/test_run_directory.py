@@ -33,10 +33,10 @@ def test_locking_removes_the_temporary_files_of_killed_processes(tmp_path):
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    def full(descriptor):
+    def full(source, target):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(os, 'fsync', full)
+    monkeypatch.setattr(os, 'replace', full)
     with pytest.raises(OSError, match='No space left on device'):
         write_whole(str(tmp_path / 'file'), b'body')
     assert list(tmp_path.iterdir()) == []

@@ -103,13 +103,13 @@ def test_an_export_that_fails_leaves_the_old_one(whole_run, tmp_path, monkeypatc
     shutil.copytree(str(whole_run), str(run_dir))
     before = (run_dir / 'saved_model' / 'saved_model.pb').read_bytes()
 
-    def full(path):
-        raise OSError(28, 'No space left on device')
+    def full(*args):
+        raise tf.errors.ResourceExhaustedError(None, None, 'the disk is full')
 
-    monkeypatch.setattr('training.saved_model.sync', full)
+    monkeypatch.setattr(tf.saved_model.Builder, 'save', full)
     done = call(SCRIPT, '--resume', 'run', '--steps', 121, cwd=tmp_path)
     assert (done.returncode, done.error_lines) == (1, [
-        'error: cannot write run/saved_model (No space left on device): fix that and '
+        'error: cannot write run/saved_model (the disk is full): fix that and '
         'go on with --resume run'])
     assert (run_dir / 'saved_model' / 'saved_model.pb').read_bytes() == before
     assert not list(run_dir.glob('saving-*'))

@@ -1,5 +1,4 @@
 """Save the checkpoints of a run, restore the latest whole one, stop if it diverges."""
-import glob
 import os
 import sys
 
@@ -7,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from training.errors import UserError, reason
-from training.run_directory import checkpoint_steps, sync
+from training.run_directory import checkpoint_steps
 
 KEPT = 3  # checkpoints
 # Guessing has a loss of 0.23, ln(10) / 10. With a loss of 100, the right digits have
@@ -58,8 +57,6 @@ class CheckpointHook(Hook):
             os.stat(self._directory.path)  # TensorFlow would make a folder that is gone
             self._saver.save(self._sess, self._directory.file('model.ckpt'), step,
                              write_meta_graph=False)
-            for path in glob.glob(glob.escape(self._path(step)) + '.*'):
-                sync(path)
 
     def restore(self):
         """Restore the latest checkpoint that is whole.

@@ -25,18 +25,13 @@ MOST_THREADS = 16  # a guess: more do not help matmuls as small as a cell's
 
 
 def share_cores(config, dynamic_rnn=False, workers_here=1):
-    """Set how many threads run one operation, and how many operations run at a time.
+    """Set the threads of one operation, and the operations at a time, in a config.
 
     TensorFlow takes these numbers from the first session of a process. An LSTM that is
     unrolled by hand usually has two matmuls ready: two layers at two rows, or the
     gradient of a kernel. On one or two cores, run two matmuls at a time with one
     thread each. On more cores, all threads share each matmul (not measured). With
-    dynamic_rnn one matmul runs at a time.
-
-    Args:
-        config: `tf.ConfigProto`, changed in place.
-        dynamic_rnn: bool, as for `model.build`.
-        workers_here: int, how many processes share the cores of this machine.
+    dynamic_rnn one matmul runs at a time. workers_here processes share the cores.
     """
     on_linux = hasattr(os, 'sched_getaffinity')
     cores = len(os.sched_getaffinity(0)) if on_linux else os.cpu_count()
@@ -48,11 +43,7 @@ def share_cores(config, dynamic_rnn=False, workers_here=1):
 
 
 def choose(config, device):
-    """Choose the `Device`, and print it on stderr.
-
-    Args:
-        config: `tf.ConfigProto`, changed in place to hide the GPUs for 'cpu'.
-        device: 'auto', 'gpu' or 'cpu'.
+    """Choose the `Device` for 'auto', 'gpu' or 'cpu', and print it on stderr.
 
     Raises:
         UserError: device is 'gpu' and there is none, or the GPU fails.

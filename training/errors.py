@@ -69,7 +69,7 @@ class Output(object):
     """
 
     def __init__(self, stream):
-        self._stream = stream
+        self._stream = stream = stream or open(os.devnull, 'w')  # None: it is closed
         self.error = None  # the OSError of the first write that failed
         # Python 3.7 holds back what goes to a file or a pipe. A letter that the
         # encoding lacks is printed as \u6570.

@@ -3,7 +3,7 @@ import argparse
 import json
 import os
 import random
-import urllib.parse
+import re
 
 from training import datasets
 from training.errors import UserError
@@ -59,13 +59,8 @@ def run_folder(text):
 
 def mirror_url(text):
     """The address of a mirror."""
-    try:
-        parts = urllib.parse.urlsplit(text)
-        good = parts.scheme in ('http', 'https') and parts.hostname
-        _ = parts.port  # a bad one raises an error
-    except ValueError:
-        good = False
-    if not good or text.split() != [text]:
+    host = r'([\w.-]+|\[[\da-f:]+\])(:\d+)?'
+    if not re.fullmatch(r'https?://([^\s/@]+@)?%s(/\S*)?' % host, text, re.I):
         raise argparse.ArgumentTypeError(
             'must be an address that begins with http:// or https://, not %r'
             % text)
@@ -187,10 +182,7 @@ def _read_config(parser, run_dir):
 
 
 def _set_defaults(parser, run_dir, config):
-    """Make the flags in a config.json the defaults; return them, checked.
-
-    A flag that an older version did not have keeps its default.
-    """
+    """Make the flags in a config.json the defaults, and return them, checked."""
     def damaged(message):
         raise _damaged(run_dir, message)
 

@@ -25,7 +25,7 @@ OLDEST_CAPABILITY, NEWEST_CAPABILITY = (3, 5), (7, 5)
 
 # What to expect of a GPU newer than Turing, and the advice if it fails.
 SLOW_START = 'the first start compiles for many minutes, and cuBLAS may fail then'
-NEWER = ("try make gpu CUBLAS=12, which was not tried on a GPU, or use NVIDIA's "
+NEWER = ("try make gpu CUBLAS=12, which was not tested on a GPU, or use NVIDIA's "
          'container (docs/gpu.md)')
 
 

@@ -93,12 +93,10 @@ def find_files(data_dir, mirrors=MIRRORS):
             % (data_dir, ', '.join(missing), ', '.join(others)))
     if missing:
         _fetch(data_dir, missing, mirrors)
-        counts.update({name: _check_file(os.path.join(data_dir, name))
-                       for name in missing})
-    if others:
+    elif others:
         print('note: these files of %s are not MNIST\'s and are read as they '
               'are: %s' % (data_dir, ', '.join(others)), file=sys.stderr)
-    _check_counts(data_dir, counts)
+        _check_counts(data_dir, counts)
 
 
 def _check_counts(data_dir, counts):

@@ -88,10 +88,7 @@ class RunDirectory(object):
 
     @contextlib.contextmanager
     def writing(self, name, *errors):
-        """Turn a failed write of a file in the block into a `UserError`.
-
-        Besides OSError and ValueError, errors are exceptions of a failed write.
-        """
+        """Turn a failed write in the block, also one of errors, into a `UserError`."""
         try:
             yield
         except (OSError, ValueError) + errors as error:
@@ -112,27 +109,17 @@ def _make_new():
 
 
 def write_whole(path, body):
-    """Write a file of bytes so that it appears whole or, after a failure, not at all.
-
-    Its folder is made if it is missing.
-    """
+    """Write a file of bytes, whole or not at all; make its folder if it is missing."""
     os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
     temporary = '%s.%s.part' % (path, uuid.uuid4().hex)
     try:
         with open(temporary, 'xb') as f:
             f.write(body)
-        sync(temporary)
         os.replace(temporary, path)
     except BaseException:
         if os.path.exists(temporary):
             os.remove(temporary)
         raise
-
-
-def sync(path):
-    """Write a file through to the disk, in case of a power cut."""
-    with open(path, 'rb+') as f:
-        os.fsync(f.fileno())
 
 
 def checkpoint_steps(path):

@@ -15,7 +15,6 @@ from google.protobuf.message import DecodeError
 from training import device
 from training.checkpoints import Hook
 from training.errors import UserError, reason
-from training.run_directory import read_json, sync
 
 
 class ExportHook(Hook):
@@ -32,9 +31,6 @@ class ExportHook(Hook):
                     prefix='saving-', dir=self._directory.path) as staging:
             new = os.path.join(staging, 'saved_model')
             self._export(new)
-            for folder, _, names in os.walk(new):
-                for name in names:
-                    sync(os.path.join(folder, name))
             if os.path.exists(place):  # that of fewer steps
                 shutil.move(place, os.path.join(staging, 'old'))
             os.rename(new, place)
@@ -64,22 +60,21 @@ class Network(object):
 
     Call it with images, float32 [n, 784] in [0, 1], to get the probabilities after
     each row, float32 [n, 28, 10].
+
+    Raises:
+        UserError: there is no such run, it is not done, its saved_model is damaged, or
+            memory is short. So do the methods.
     """
 
     def __init__(self, run_dir):
-        """
-        Raises:
-            UserError: there is no such run, it is not done, its saved_model is
-                damaged, or memory is short. So do the methods.
-        """
         path = os.path.join(run_dir, 'saved_model')
         if not os.path.isdir(run_dir):
             raise UserError('there is no folder %s: name the directory of a run '
                             'that is done' % run_dir)
-        if not os.path.exists(os.path.join(run_dir, 'config.json')):
-            raise UserError('%s is not the directory of a run: name one of a '
-                            'run that is done' % run_dir)
         if not os.path.isdir(path):
+            if not os.path.exists(os.path.join(run_dir, 'config.json')):
+                raise UserError('%s is not the directory of a run: name one of a '
+                                'run that is done' % run_dir)
             raise UserError('%s has no saved_model: name the directory of a run that '
                             'is done, or go on with it: python train_lstm_mnist.py '
                             '--resume %s' % (run_dir, run_dir))
@@ -118,9 +113,3 @@ def _explained():
         yield
     except tf.errors.OpError as error:
         raise device.explain(error) or error
-
-
-def exported_steps(run_dir):
-    """Return the steps of the exported network or None, and whether the run is done."""
-    steps = read_json(run_dir, 'result.json', 'steps')
-    return steps, steps == read_json(run_dir, 'config.json', 'steps')

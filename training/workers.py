@@ -94,11 +94,7 @@ def launched():
 
 
 def join(horovod):
-    """Return the `Workers`: those of horovodrun if horovod, a bool, is true.
-
-    Raises:
-        UserError: Horovod is missing, or was built without what started the workers.
-    """
+    """Return the `Workers`: those of horovodrun if horovod, a bool, is true."""
     if not horovod:
         return Workers()
     import_tensorflow()
@@ -116,8 +112,7 @@ def join(horovod):
                             % launched())
         return Workers()
     # A GPU each. TensorFlow aborts on a visible_device_list where there is no GPU.
-    gpus = os.environ.get('CUDA_VISIBLE_DEVICES')
-    gpus = (list(map(str, range(hvd.local_size()))) if gpus is None
-            else gpus.split(',') + [''] * hvd.local_size())
-    os.environ['CUDA_VISIBLE_DEVICES'] = gpus[hvd.local_rank()]
+    rank, gpus = hvd.local_rank(), os.environ.get('CUDA_VISIBLE_DEVICES')
+    os.environ['CUDA_VISIBLE_DEVICES'] = str(rank) if gpus is None else ''.join(
+        gpus.split(',')[rank:rank + 1])
     return Workers(hvd)
