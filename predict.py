@@ -82,8 +82,8 @@ def test_image(flags):
         test = data.read_data_sets(data_dir, dataset=dataset, mirrors=()).test
     if datasets.fingerprint(dataset, data_dir) != sha256:
         raise UserError(
-            '%s does not hold the files that %s was trained on: name the folder '
-            'that does with --data_dir' % (data_dir, flags.run_dir))
+            '%s does not hold the files that %s was trained on: use --data_dir to name '
+            'the folder that holds them' % (data_dir, flags.run_dir))
     if not 0 <= flags.test < test.num_examples:
         raise UserError('there is no test image %d: name one from 0 to %d'
                         % (flags.test, test.num_examples - 1))

@@ -36,7 +36,7 @@ def parse_flags(argv=None):
                         help='LSTM layers (default: %(default)s)')
     parser.add_argument('--steps', default=2000, type=kinds.whole(1),
                         help='training steps (default: %(default)s)')
-    # What it does not have.
+    # Flags that the tutorial does not have.
     parser.add_argument('--lr_schedule', default='constant',
                         choices=('constant', 'linear'),
                         help='linear: the learning rate rises for a tenth of the '
@@ -67,6 +67,7 @@ def train(flags, run):
 
     config = tf.ConfigProto()
     config.gpu_options.allow_growth = True
+    # on_device: use the GPU if there is one, and all cores.
     with tf.Session(config=run.on_device(config)) as sess:
         mnist = data.read_data_sets(flags.data_dir, one_hot=True,
                                     dataset=flags.dataset, mirrors=run.mirrors,
@@ -78,11 +79,11 @@ def train(flags, run):
                         flags.hidden_size, flags.layer_num, flags.dynamic_rnn,
                         run.workers.distribute)
 
-        # Its step 3: train and test.
+        # The tutorial's step 3: train and test.
         sess.run(tf.global_variables_initializer())
         # Make the run directory, or restore the run that --resume names.
         run.begin(sess, m, mnist, model.build_export)
-        for step in run.steps():
+        for step in run.steps():  # from 1, or from where the run was stopped
             batch = mnist.train.next_batch(flags.batch_size)
             # Take the part of this worker; one that trains alone takes all.
             images, labels = run.workers.shard(batch)
@@ -97,7 +98,7 @@ def train(flags, run):
                     mnist.train.epochs_completed, step, train_accuracy))
                 # Show it in TensorBoard and curves.png.
                 run.log('accuracy/training', train_accuracy)
-            # Show the progress, save a checkpoint, stop after Ctrl-C.
+            # Show the progress, save every --save_every steps, stop after Ctrl-C.
             run.after_step(step, loss)
 
         test_accuracy = test(sess, m, mnist, flags.batch_size)

@@ -252,8 +252,8 @@ for flags, script in (("--run_dir 'runs/lr[1]'", 'train_lstm_mnist.py'),
     flag, name = shlex.split('RUN_DIR ' + flags)[-2:]
     if script == 'predict.py':
         flag, name = 'RUN_DIR', 'a?'
-    usage(flags, 'argument %s: must be without * ? [ ] \\, which TensorFlow takes '
-          'for a pattern, and without what cannot be printed, not %a'
+    usage(flags, 'argument %s: must not contain * ? [ ] \\, which TensorFlow takes '
+          'for a pattern, or characters that cannot be printed, not %a'
           % (flag, name), script)
 usage('--lr', 'argument --lr: expected one argument')
 usage('--dataset cifar', "argument --dataset: invalid choice: 'cifar' (choose "
@@ -347,8 +347,8 @@ for name, body in make_up().items():
                 name, count + 1, count, name.replace('labels-idx1',
                                                      'images-idx3')))
     case(name + ': missing', CHECK, do(remove, path),
-         "error: data has no %s, and what it has is not MNIST's (%s): put in "
-         'what is missing of the same data set, or name an empty folder to fetch MNIST'
+         "error: data has no %s, and what it has is not MNIST's (%s): add "
+         'the missing files of that data set, or name an empty folder to fetch MNIST'
          % (name, ', '.join(other for other in mnist.FILES if other != name)))
     for what, make in {'a pipe': lambda path: os.mkfifo(str(path)),
                        'a folder': lambda path: path.mkdir()}.items():
@@ -430,7 +430,7 @@ case('--resume: no run', RESUME, do(remove, 'run'),
 case('--resume: done', RESUME + '--steps 20', None,
      'error: the run in run has done its 20 steps: name more with --steps')
 case('--resume: more steps behind it', RESUME + '--steps 15', not_done(),
-     'error: the run in run has 20 steps behind it: name more with --steps')
+     'error: the run in run has done 20 steps: name more with --steps')
 for flag, value, begun_with in (('hidden_size', 9, 8), ('seed', 4, 3),
                                 ('dataset', 'digits', 'mnist')):
     case('--resume: other ' + flag, RESUME + '--%s %s' % (flag, value),
@@ -466,9 +466,9 @@ case('--resume: config.json with keep_prob 0', RESUME,
      % "argument --keep_prob: must be a number above 0 and at most 1, not '0'")
 case('--resume: config.json of another model', RESUME,
      config(hidden_size=(b'8', b'9')),
-     'error: run/model.ckpt-20 is of another model than config.json beside it '
-     'says: put back the files of one run')
-NO_CHECKPOINT = ('error: nothing to go on from, run/model.ckpt-20 is damaged (%s); '
+     'error: run/model.ckpt-20 is of another model than config.json beside it: '
+     'put back the files of one run')
+NO_CHECKPOINT = ('error: cannot resume, run/model.ckpt-20 is damaged (%s); '
                  'run/model.ckpt-10 is damaged (%s): begin a new run without '
                  '--resume')
 for part, how, of, why in (
@@ -489,14 +489,14 @@ case('--resume: every .index bit flipped', RESUME, both_checkpoints(
         'changes (failed to seek to header entry): block checksum mismatch'
         % step for step in (20, 10)))
 case('--resume: every .index missing', RESUME, both_checkpoints('index', remove),
-     'error: nothing to go on from, as run has no checkpoint yet: begin a new '
+     'error: cannot resume, run has no checkpoint yet: begin a new '
      'run without --resume')
 case('--resume: every .data missing', RESUME, both_checkpoints(
     'data-00000-of-00001', remove),
     NO_CHECKPOINT % tuple('run/model.ckpt-%d.data-00000-of-00001; No such file or '
                           'directory' % step for step in (20, 10)))
-OTHER_DATA = ('error: data does not hold the files that run was trained on: name '
-              'the folder that does with --data_dir')
+OTHER_DATA = ('error: data does not hold the files that run was trained on: use '
+              '--data_dir to name the folder that holds them')
 relabel = do(change, 'data/' + mnist.TEST_LABELS,
              put(header(2049, 64, items=bytes(64))))
 case('--resume: other data', RESUME, not_done(relabel), OTHER_DATA)

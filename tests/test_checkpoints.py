@@ -101,7 +101,7 @@ def test_a_save_that_fails_leaves_what_was_there(saves, monkeypatch, capsys):
     run = tf.Session.run
 
     def fail(self, fetches, *args, **kwargs):
-        if 'save' in str(fetches):
+        if 'save/' in str(fetches):
             raise tf.errors.ResourceExhaustedError(None, None, 'a disk is full')
         return run(self, fetches, *args, **kwargs)
 
@@ -119,7 +119,7 @@ def test_a_save_that_fails_leaves_what_was_there(saves, monkeypatch, capsys):
 @pytest.mark.parametrize('loss', [float('nan'), float('inf'), 101.0])
 def test_a_bad_loss_stops_the_run_at_once(loss, saves):
     sess, _, run_dir, _ = saves
-    divergence = DivergenceHook(RunDirectory(str(run_dir)), flags(), sess)
+    divergence = DivergenceHook(RunDirectory(str(run_dir)))
     divergence.after_step(1, 99.0)
     with pytest.raises(UserError) as error:
         divergence.after_step(1, loss)
@@ -129,12 +129,11 @@ def test_a_bad_loss_stops_the_run_at_once(loss, saves):
         % (loss, run_dir))
 
 
-def test_bad_weights_stop_the_run_before_they_are_saved(saves):
-    sess, _, run_dir, W = saves
-    divergence = DivergenceHook(RunDirectory(str(run_dir)), flags(), sess)
-    divergence.after_step(2, 0.1)
+def test_bad_weights_stop_the_run_and_are_not_saved(saves):
+    sess, checkpoints, run_dir, W = saves
     sess.run(W.assign([0.0] * 999 + [np.nan]))
-    divergence.after_step(3, 0.1)  # nothing is saved at this step
-    for step in (4, 9):
+    checkpoints.after_step(5, 0.1)  # nothing is saved at this step
+    for step in (6, 9):
         with pytest.raises(UserError, match='with weights that are not finite: '):
-            divergence.after_step(step, 0.1)
+            checkpoints.after_step(step, 0.1)
+    assert checkpoint_steps(str(run_dir)) == [4, 3, 2]

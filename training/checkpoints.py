@@ -1,4 +1,4 @@
-"""Save the checkpoints of a run, restore the latest whole one, stop if it diverges."""
+"""Save the checkpoints of a run, restore the latest one, stop if it diverges."""
 import os
 import sys
 
@@ -35,10 +35,9 @@ class CheckpointHook(Hook):
         self._saver = tf.train.Saver(max_to_keep=KEPT, save_relative_paths=True)
 
     def begin(self):
-        # So that the saver deletes them in turn.
-        self._saver.recover_last_checkpoints(
-            [self._path(step) for step in
-             checkpoint_steps(self._directory.path)[KEPT - 1::-1]])
+        # Tell the saver which checkpoints exist, so that it deletes the oldest.
+        steps = sorted(checkpoint_steps(self._directory.path)[:KEPT])
+        self._saver.recover_last_checkpoints([self._path(step) for step in steps])
 
     def after_step(self, step, loss):
         if step % self._flags.save_every == 0 or step == self._flags.steps:
@@ -48,13 +47,17 @@ class CheckpointHook(Hook):
         return self._directory.file('model.ckpt-%d' % step)
 
     def save(self, step):
-        """Save a checkpoint and delete the oldest; raise a `UserError` on failure.
+        """Save a checkpoint and delete the oldest.
 
+        Raise a `UserError` if a weight is not finite or the files cannot be written.
         `tf.train.Saver` renames the .data file and then the .index file, so a
         checkpoint that has an .index is whole.
         """
+        weights = self._sess.run(tf.trainable_variables())
+        if not all(np.isfinite(weight).all() for weight in weights):
+            raise diverged(self._directory, step, 'weights that are not finite')
         with self._directory.writing('model.ckpt-%d' % step, tf.errors.OpError):
-            os.stat(self._directory.path)  # TensorFlow would make a folder that is gone
+            os.stat(self._directory.path)  # TensorFlow would make a missing folder
             self._saver.save(self._sess, self._directory.file('model.ckpt'), step,
                              write_meta_graph=False)
 
@@ -78,42 +81,37 @@ class CheckpointHook(Hook):
             for why in damaged:
                 print('warning: ' + why, file=sys.stderr)
             if step > self._flags.steps:
-                raise UserError('the run in %s has %d steps behind it: name more '
+                raise UserError('the run in %s has done %d steps: name more '
                                 'with --steps' % (run_dir, step))
             print('going on from step %d' % step, file=sys.stderr)
             return
         raise UserError(
-            'nothing to go on from, %s: begin a new run without --resume'
-            % ('; '.join(damaged) or 'as %s has no checkpoint yet' % run_dir))
+            'cannot resume, %s: begin a new run without --resume'
+            % ('; '.join(damaged) or '%s has no checkpoint yet' % run_dir))
 
 
 def check_model(path):
     """Raise a `UserError` if a checkpoint is not of the default graph."""
     expected = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
     if tf.train.load_checkpoint(path).get_variable_to_shape_map() != expected:
-        raise UserError('%s is of another model than config.json beside it says: '
-                        'put back the files of one run' % path)
+        raise UserError('%s is of another model than config.json beside it: put back '
+                        'the files of one run' % path)
 
 
 class DivergenceHook(Hook):
-    """Stop a training that diverges, before a checkpoint of it is saved.
+    """Stop a training that diverges: one whose loss is NaN or explodes."""
 
-    The loss is checked after each step, the weights before each checkpoint.
-    """
-
-    def __init__(self, directory, flags, sess):
-        self._directory, self._flags, self._sess = directory, flags, sess
+    def __init__(self, directory):
+        self._directory = directory
 
     def after_step(self, step, loss):
         if not loss <= WORST_LOSS:  # NaN is not
-            self._stop(step, 'a loss of %g' % loss)
-        if step % self._flags.save_every == 0 or step == self._flags.steps:
-            weights = self._sess.run(tf.trainable_variables())
-            if not all(np.isfinite(weight).all() for weight in weights):
-                self._stop(step, 'weights that are not finite')
+            raise diverged(self._directory, step, 'a loss of %g' % loss)
 
-    def _stop(self, step, why):
-        raise UserError(
-            'the training diverged at step %d, with %s: begin a new run with a lower '
-            '--lr or a higher --keep_prob; %s has %s'
-            % (step, why, self._directory.path, self._directory.kept()))
+
+def diverged(directory, step, why):
+    """Return the `UserError` for a training that diverged at a step."""
+    return UserError(
+        'the training diverged at step %d, with %s: begin a new run with a lower --lr '
+        'or a higher --keep_prob; %s has %s'
+        % (step, why, directory.path, directory.kept()))

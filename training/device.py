@@ -153,7 +153,7 @@ def explain(error):
 
 @contextlib.contextmanager
 def keep_memory():
-    """Make malloc reuse freed buffers, and return them to the system at the end.
+    """Make malloc reuse freed buffers. At the end, give them back to the system.
 
     By default glibc returns and clears about 20 MB in each step, and some GB in the
     test of 10,000 images. The numbers of the parameters, their defaults and limits

@@ -21,7 +21,7 @@ NOT_KEPT = {'resume', 'horovod', 'quick'}
 # A kind of flag takes the text and returns the value.
 
 def number(kind, what, is_good):
-    """Return a kind of flag: an int or float that is_good accepts; what names it."""
+    """Return a kind of flag: an int or float; `what` describes it in the error."""
     def parse(text):
         try:
             value = kind(text)
@@ -52,8 +52,8 @@ def run_folder(text):
     """The name of a run directory."""
     if not text.isprintable() or set(text) & set('*?[]\\'):
         raise argparse.ArgumentTypeError(
-            'must be without * ? [ ] \\, which TensorFlow takes for a pattern, '
-            'and without what cannot be printed, not %a' % text)
+            'must not contain * ? [ ] \\, which TensorFlow takes for a pattern, or '
+            'characters that cannot be printed, not %a' % text)
     return folder(text)
 
 
@@ -101,13 +101,13 @@ def add_run_flags(parser):
 def parse(parser, argv, quick):
     """Return the flags; exit with 2 on wrong ones.
 
-    Without --seed, one is drawn. With --resume the flags are those of the run's
-    config.json with the changes in argv, and have data_sha256, too.
+    Without --seed, one is drawn. With --resume, the flags are those of the run's
+    config.json, changed as argv says. They then have data_sha256, too.
 
     Args:
         parser: `argparse.ArgumentParser` with all flags.
         argv: list of str, or None for the command line.
-        quick: dict, the defaults of other flags with --quick.
+        quick: dict, the defaults that --quick sets.
 
     Raises:
         UserError: there is no such run, or it cannot go on with these flags.
@@ -145,7 +145,7 @@ def _resume(parser, flags, argv):
             and os.path.isdir(os.path.join(run_dir, 'saved_model'))):
         raise UserError('the run in %s has done its %d steps: name more with --steps'
                         % (run_dir, flags.steps))
-    for name in set(config) - {*RESUME_FLAGS, 'run_dir', 'data_sha256'}:
+    for name in sorted(set(config) - {*RESUME_FLAGS, 'run_dir', 'data_sha256'}):
         value = getattr(saved, name)
         if getattr(flags, name) != value:
             raise UserError('the run in %s was begun with --%s %s: leave out --%s, '
@@ -187,7 +187,7 @@ def _set_defaults(parser, run_dir, config):
         raise _damaged(run_dir, message)
 
     defaults, argv = vars(parser.parse_args([])), []
-    for name in set(config) - {'run_dir', 'data_sha256'}:
+    for name in sorted(set(config) - {'run_dir', 'data_sha256'}):
         value = config[name]
         if value is None or value is False:
             if value is not defaults[name]:
@@ -207,7 +207,7 @@ def _damaged(run_dir, why):
 
 
 def config_of(flags, **known):
-    """Return what config.json holds: the flags, and what is known by now, a dict."""
+    """Return what config.json holds, a dict: the flags, and the values in known."""
     # Absolute, since a run may be resumed from another folder.
     known['data_dir'] = os.path.abspath(flags.data_dir)
     return {name: value for name, value in dict(vars(flags), **known).items()

@@ -1,7 +1,7 @@
 """Compute the gradients of an RNN cell in less time.
 
 Call the cell inside `with fast():`. Its operations then get the gradient functions
-below, which give the same values. Where one of them does not fit, it calls
+below, which give the same values. If the shapes do not fit, they call
 TensorFlow's own. Complex types are not supported.
 """
 import tensorflow as tf

@@ -1,4 +1,4 @@
-"""The loop around the steps: hooks, Ctrl-C, what happens at the end."""
+"""What a run does besides the tutorial: hooks, Ctrl-C, the end."""
 import contextlib
 import platform
 import shlex
@@ -23,7 +23,7 @@ SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP')
 
 
 class Run(object):
-    """A training and its hooks, in a with statement that makes a new graph.
+    """A training and its hooks. Use it in a with statement, which makes a new graph.
 
     The methods are called in the order in which they stand here. They raise a
     `UserError` if the user must fix something, and `Stopped` if the user stopped it.
@@ -50,7 +50,7 @@ class Run(object):
         self._resumed_from = workers.on_rank0(self._open)
 
     def _open(self):
-        """Check and lock; return the step of the latest checkpoint, or 0."""
+        """Lock a run that is resumed; return the step of its checkpoint, or 0."""
         flags, workers = self._flags, self.workers.size
         if flags.batch_size % workers:
             raise UserError('--batch_size %d cannot be shared by %d workers: name a '
@@ -64,8 +64,8 @@ class Run(object):
 
     def __enter__(self):
         self._exits.enter_context(tf.Graph().as_default())
-        # Add the step, or a resumed run would repeat its dropout masks, and the rank,
-        # or all workers would drop the same units.
+        # Without the step, a resumed run would repeat its dropout masks. Without the
+        # rank, all workers would drop the same units.
         tf.set_random_seed((self._flags.seed + self._resumed_from
                             + 10 ** 6 * self.workers.rank) % 2 ** 31)
         return self
@@ -108,20 +108,20 @@ class Run(object):
             hook.begin()
         self.workers.broadcast_variables(sess)
         self._step = self._resumed_from = int(sess.run(tf.train.get_global_step()))
-        for _ in range(self._step):  # to its place in the shuffled data
+        for _ in range(self._step):  # skip the batches that the run has used
             mnist.train.next_batch(self._flags.batch_size)
         self._exits.enter_context(device.keep_memory())
 
     def _check_data(self):
-        """Return the sha256 of the data files; they must be those of the run."""
+        """Return the sha256 of the data files, if they are those of the run."""
         flags = self._flags
         found = datasets.fingerprint(flags.dataset, flags.data_dir)
         expected = self.workers.on_rank0(
             lambda: flags.data_sha256 if flags.resume else found)
         if found != expected:
             raise UserError(
-                '%s does not hold the files that %s: name the folder that does with '
-                '--data_dir' % (flags.data_dir, flags.resume + ' was trained on'
+                '%s does not hold the files that %s: use --data_dir to name the folder '
+                'that holds them' % (flags.data_dir, flags.resume + ' was trained on'
                                 if flags.resume else 'rank 0 reads'))
         return found
 
@@ -136,7 +136,7 @@ class Run(object):
         directory.write('config.json', config_of(
             flags, run_dir=directory.path, data_sha256=data_sha256))
         return [
-            DivergenceHook(directory, flags, sess),
+            DivergenceHook(directory),
             checkpoints,
             MetricsHook(directory, flags, sess, m, mnist, self._logged, self._exits),
             StopHook(directory, checkpoints, self.workers.size, self._exits),
@@ -148,7 +148,7 @@ class Run(object):
         return range(self._step + 1, self._flags.steps + 1)
 
     def log(self, tag, value):
-        """Log a metric of this step, a float, for TensorBoard."""
+        """Log a metric of this step, a float, for TensorBoard and curves.png."""
         self._logged[tag] = value
 
     def after_step(self, step, loss):
@@ -180,10 +180,10 @@ class Run(object):
 
 
 class StopHook(Hook):
-    """Save and stop after the current step at Ctrl-C, SIGTERM or SIGHUP.
+    """At Ctrl-C, SIGTERM or SIGHUP, finish the step, save and stop.
 
-    A second Ctrl-C or SIGTERM kills the process. SIGHUP often comes twice, so a
-    second one is ignored. A signal that was ignored before, as by nohup, still is.
+    The same signal again kills the process. SIGHUP often comes twice, so a second one
+    is ignored. A signal that was ignored before, as by nohup, still is.
     """
 
     def __init__(self, directory, checkpoints, workers, exits):
@@ -200,8 +200,8 @@ class StopHook(Hook):
 
     def _note(self, number, frame):
         self._arrived.append(number)
-        signal.signal(number, signal.SIG_DFL if number in SIGNALS[:2]
-                      else signal.SIG_IGN)
+        signal.signal(number, signal.SIG_DFL if number in (
+            signal.SIGINT, signal.SIGTERM) else signal.SIG_IGN)
 
     def after_step(self, step, loss):
         if self._arrived:

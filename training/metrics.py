@@ -26,8 +26,9 @@ class MetricsHook(Hook):
     def __init__(self, directory, flags, sess, m, mnist, logged, exits):
         """
         Args:
-            directory, flags, sess, m, mnist: as in `Run.begin`.
-            logged: {tag: value}, metrics of the current step from elsewhere.
+            directory: `RunDirectory`; flags: `argparse.Namespace`.
+            sess, m, mnist: as for `Run.begin`.
+            logged: {tag: value}, metrics of the current step from `Run.log`.
             exits: `contextlib.ExitStack` that is closed when the run ends.
         """
         self._directory, self._flags, self._logged = directory, flags, logged
@@ -44,7 +45,7 @@ class MetricsHook(Hook):
         self._losses, self._seconds, self._last = [], [], time.perf_counter()
 
     def begin(self):
-        # TensorBoard then discards the later points of a session that was killed.
+        # This makes TensorBoard discard the later points of a session that was killed.
         self._writer.add_session_log(
             tf.SessionLog(status=tf.SessionLog.START), self._done + 1)
         if not self._flags.resume:
@@ -100,8 +101,6 @@ class AboveBar(DummyTqdmFile):
     def __eq__(self, other):  # tqdm moves a bar only for a file that equals stdout
         return other is self._wrapped
 
-    __hash__ = None
-
 
 def evaluate(sess, m, data_set, batch_size):
     """Return accuracy and loss on a data set, without dropout, two floats.
@@ -130,11 +129,11 @@ def _evaluate(sess, m, data_set, size):
 
 def read_scalars(run_dir):
     """Read the metrics of a run back: {tag: {step: value}}, ints and floats."""
-    # The slash, as a folder with `tfevents` in its name would pass for a file; 0
-    # reads every point, where the default keeps a sample.
+    # Without the slash, a folder with `tfevents` in its name passes for a file. 0 keeps
+    # every point; the default keeps a sample.
     events = event_accumulator.EventAccumulator(
         os.path.join(run_dir, ''), {event_accumulator.SCALARS: 0})
-    event_accumulator.logger.setLevel('ERROR')  # resumed runs are no surprise
+    event_accumulator.logger.setLevel('ERROR')  # it warns about resumed runs
     events.Reload()
     return {tag: {point.step: point.value for point in events.Scalars(tag)}
             for tag in events.Tags()[event_accumulator.SCALARS]}

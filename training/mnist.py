@@ -88,8 +88,8 @@ def find_files(data_dir, mirrors=MIRRORS):
               if _sha256(os.path.join(data_dir, name)) != FILES[name]]
     if missing and others:  # their images would get MNIST's labels
         raise UserError(
-            '%s has no %s, and what it has is not MNIST\'s (%s): put in what is '
-            'missing of the same data set, or name an empty folder to fetch MNIST'
+            '%s has no %s, and what it has is not MNIST\'s (%s): add the '
+            'missing files of that data set, or name an empty folder to fetch MNIST'
             % (data_dir, ', '.join(missing), ', '.join(others)))
     if missing:
         _fetch(data_dir, missing, mirrors)

@@ -88,7 +88,7 @@ class RunDirectory(object):
 
     @contextlib.contextmanager
     def writing(self, name, *errors):
-        """Turn a failed write in the block, also one of errors, into a `UserError`."""
+        """Turn OSError, ValueError and errors in the block into a `UserError`."""
         try:
             yield
         except (OSError, ValueError) + errors as error:
@@ -103,7 +103,7 @@ def _make_new():
     now = time.strftime('runs/%Y%m%d-%H%M%S')
     for number in itertools.count(1):
         path = now if number == 1 else '%s-%d' % (now, number)
-        with contextlib.suppress(FileExistsError):  # of a run begun in this second
+        with contextlib.suppress(FileExistsError):  # another run began in this second
             os.makedirs(path)
             return path
 

@@ -24,7 +24,7 @@ class Workers(object):
     def on_rank0(self, function):
         """Call a function on rank 0 and return its result on all ranks.
 
-        Where it fails, rank 0 raises its exception and the others exit with 1.
+        If the function fails, rank 0 raises its exception and the others exit with 1.
         """
         if self.size == 1:
             return function()
@@ -68,7 +68,7 @@ class Workers(object):
             yield
 
     def shard(self, batch):
-        """Return this worker's part of (images, labels); one worker's is all of it."""
+        """Return this worker's part of a batch (images, labels), all of it if alone."""
         return [part[self.rank * len(part) // self.size:
                      (self.rank + 1) * len(part) // self.size] for part in batch]
 
@@ -94,24 +94,25 @@ def launched():
 
 
 def join(horovod):
-    """Return the `Workers`: those of horovodrun if horovod, a bool, is true."""
+    """Return the `Workers`; if horovod is true, those that horovodrun started."""
     if not horovod:
         return Workers()
     import_tensorflow()
     try:
         import horovod.tensorflow as hvd
     except ImportError as error:
-        raise UserError('--horovod: Horovod is missing (%s): make horovod, or '
+        raise UserError('--horovod: Horovod is missing (%s): run make horovod, or '
                         'HOROVOD_WITH_TENSORFLOW=1 pip install --no-build-isolation '
                         'horovod==0.28.1' % reason(error))
     hvd.init()
     if hvd.size() == 1:
         if launched() > 1:
-            raise UserError('%d workers were begun, and Horovod knows of one, as it is '
-                            'built without MPI: begin them with horovodrun'
+            raise UserError('%d workers were begun, but Horovod sees only one, as it '
+                            'is built without MPI: begin them with horovodrun'
                             % launched())
         return Workers()
-    # A GPU each. TensorFlow aborts on a visible_device_list where there is no GPU.
+    # Give each process one GPU. TensorFlow aborts if visible_device_list is set on a
+    # machine without a GPU, so use the environment variable.
     rank, gpus = hvd.local_rank(), os.environ.get('CUDA_VISIBLE_DEVICES')
     os.environ['CUDA_VISIBLE_DEVICES'] = str(rank) if gpus is None else ''.join(
         gpus.split(',')[rank:rank + 1])
