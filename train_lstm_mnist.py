@@ -56,8 +56,7 @@ def train(flags, run):
 
     Args:
         flags: `argparse.Namespace`, as `parse_flags` returns it.
-        run: `training.loop.Run`, what happens besides: checkpoints, progress and
-            so on.
+        run: `training.loop.Run`, what happens besides: checkpoints, progress etc.
     """
     import tensorflow as tf
 
@@ -67,11 +66,9 @@ def train(flags, run):
 
     config = tf.ConfigProto()
     config.gpu_options.allow_growth = True
-    # on_device: use the GPU if there is one, and all cores.
-    with tf.Session(config=run.on_device(config)) as sess:
-        mnist = data.read_data_sets(flags.data_dir, one_hot=True,
-                                    dataset=flags.dataset, mirrors=run.mirrors,
-                                    seed=flags.seed)
+    with tf.Session(config=run.on_device(config)) as sess:  # on a GPU, or the CPU
+        mnist = data.read_data_sets(flags.data_dir, one_hot=True, dataset=flags.dataset,
+                                    mirrors=run.mirrors, seed=flags.seed)
         print(mnist.train.images.shape)
 
         # The tutorial's steps 1 and 2, and the loss of step 3, are in model.py.
@@ -79,7 +76,7 @@ def train(flags, run):
                         flags.hidden_size, flags.layer_num, flags.dynamic_rnn,
                         run.workers.distribute)
 
-        # The tutorial's step 3: train and test.
+        # Step 3: train and test.
         sess.run(tf.global_variables_initializer())
         # Make the run directory, or restore the run that --resume names.
         run.begin(sess, m, mnist, model.build_export)
@@ -100,7 +97,6 @@ def train(flags, run):
                 run.log('accuracy/training', train_accuracy)
             # Show the progress, save every --save_every steps, stop after Ctrl-C.
             run.after_step(step, loss)
-
         test_accuracy = test(sess, m, mnist, flags.batch_size)
         print('test accuracy %g' % test_accuracy)
         # Export the network, draw curves.png, write result.json.
