@@ -143,11 +143,21 @@ def unroll_dynamic(mlstm_cell, X, init_state):
     """
     # One random operation draws the dropout of all rows. If two rows ran at once,
     # the seed would not decide which of them draws first.
-    outputs, state = tf.nn.dynamic_rnn(mlstm_cell, inputs=X,
-                                       initial_state=init_state,
-                                       time_major=False, scope='RNN',
-                                       parallel_iterations=1)
+    with tf.device(loop_condition_on_cpu):
+        outputs, state = tf.nn.dynamic_rnn(mlstm_cell, inputs=X,
+                                           initial_state=init_state,
+                                           time_major=False, scope='RNN',
+                                           parallel_iterations=1)
     return tf.unstack(outputs, num=timestep_size, axis=1), state
+
+
+def loop_condition_on_cpu(op):
+    """Return the device of an operation in the loop of `tf.nn.dynamic_rnn`.
+
+    TensorFlow counts the rows on the CPU. A LogicalAnd on the GPU would copy the count
+    there and the answer back at each row.
+    """
+    return '/cpu:0' if op.type == 'LogicalAnd' else ''
 
 
 # 3. The softmax head, the loss and the optimizer.
