@@ -50,6 +50,9 @@ def parse_flags(argv=None):
                         type=picture('.png'),
                         help='draw what the gates and the states of each layer do '
                         'with each row of the one image')
+    parser.add_argument('--device', default='cpu', choices=('cpu', 'gpu'),
+                        help='one image is faster on the CPU than a GPU starts '
+                        '(default: %(default)s)')
     flags = parser.parse_intermixed_args(argv)
     if (flags.test is None) == (not flags.files):
         parser.error('name either FILEs or --test N')
@@ -121,7 +124,7 @@ def main(argv=None):
     flags = parse_flags(argv)
     import_tensorflow()
     from training import saved_model
-    network = saved_model.Network(flags.run_dir)
+    network = saved_model.Network(flags.run_dir, flags.device)
     steps = read_json(flags.run_dir, 'result.json', 'steps')
     if steps != read_json(flags.run_dir, 'config.json', 'steps'):
         print('warning: the run in %s is not done: this is its network after '

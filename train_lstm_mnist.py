@@ -107,12 +107,15 @@ def test(sess, m, mnist, batch_size):
     """Return the accuracy on the test images, all in one `sess.run`."""
     import tensorflow as tf
 
+    from training.device import is_out_of_memory
     from training.metrics import evaluate
     try:
         return sess.run(m.accuracy, feed_dict={
             m._X: mnist.test.images, m.y: mnist.test.labels,
             m.keep_prob: 1.0, m.batch_size: mnist.test.images.shape[0]})
-    except tf.errors.ResourceExhaustedError:
+    except tf.errors.OpError as error:
+        if not is_out_of_memory(error):
+            raise
         # There is no memory for all at once: test a part at a time.
         accuracy, _ = evaluate(sess, m, mnist.test, batch_size)
         return accuracy
@@ -121,7 +124,7 @@ def test(sess, m, mnist, batch_size):
 @reports_errors
 def main(argv=None):
     """Train as the flags in argv say."""
-    workers = join('--horovod' in (sys.argv if argv is None else argv))
+    workers = join(sys.argv if argv is None else argv)
     flags = workers.on_rank0(lambda: parse_flags(argv))
     # Importing TensorFlow takes seconds: wrong flags were answered before.
     import_tensorflow()

@@ -6,6 +6,7 @@ import http.server
 import importlib
 import io
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -26,7 +27,8 @@ from training import mnist  # noqa: E402
 
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
 os.environ['no_proxy'] = '127.0.0.1'
-# GPUs are hidden from all tests but those of test_gpu.py, which use this.
+# GPUs are hidden from all tests but those of test_gpu.py, which use this, and those
+# that use `null_gpu`.
 GPUS = {'CUDA_VISIBLE_DEVICES': os.environ.get('CUDA_VISIBLE_DEVICES', '0')}
 os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
 if 'MNIST_DATA_DIR' in os.environ:
@@ -52,6 +54,17 @@ def pytest_configure(config):
 def pytest_collection_modifyitems(items):
     # Long tests first, or a core would wait for one of them at the end.
     items.sort(key=lambda item: not item.get_closest_marker('long'))
+
+
+@pytest.fixture(scope='session')
+def null_gpu(tmp_path_factory):
+    """Environment variables with which TensorFlow finds the GPU of tests/null_cuda."""
+    if not shutil.which('cc'):
+        pytest.skip('tests/null_cuda needs a C compiler: apt install gcc libc6-dev')
+    folder = str(tmp_path_factory.mktemp('null_cuda'))
+    subprocess.run([os.path.join(ROOT, 'tests/null_cuda/build'), folder], check=True)
+    return {'LD_LIBRARY_PATH': folder,
+            'LD_PRELOAD': os.path.join(folder, 'libnull_cuda.so')}
 
 
 @pytest.fixture(scope='session')

@@ -44,6 +44,16 @@ def make_wheel(folder, tag, parts):
         package, version, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
+def machine(driver=True, cuda=False, capability=(7, 5), newest=(12, 2)):
+    """Return a `gpu.Machine`, by default one with a T4 and without CUDA 10.0."""
+    path = 'here' if driver else None
+    return gpu.Machine(
+        None, newest if driver else None,
+        dict(dict.fromkeys(gpu.CUDA_LIBRARIES, 'here' if cuda else None),
+             **{gpu.DRIVER_LIBRARY: path}),
+        (0, ''), [('A GPU', capability)] * driver, (0, ''), (8000, 8192), None)
+
+
 @pytest.fixture
 def env(tmp_path, monkeypatch):
     """The path of an environment with TensorFlow and a pip that finds small wheels."""
@@ -62,7 +72,7 @@ def env(tmp_path, monkeypatch):
         key: [part._replace(requirement=cublas if part is cuda.CUBLAS_12 else cntk,
                             download=100, unpacked=10) for part in parts]
         for key, parts in cuda.PARTS.items()})
-    monkeypatch.setattr(cuda, 'loads', lambda library: False)
+    monkeypatch.setattr(gpu, 'look', lambda folder: machine())
     return str(tmp_path / 'env')
 
 
@@ -97,8 +107,8 @@ def test_libraries_are_installed_beside_tensorflows_and_removed(env, folder, cal
     assert (status, lines[0], lines[-1]) == (
         0, "Fetching NVIDIA's CUDA 10.0 and cuDNN 7 (100 MB) into %s, 20 MB unpacked. "
         'Licences: %s' % (env, cuda.LICENCES), 'CUDA 10.0 is in ' + env)
-    assert contents(folder) == sorted((*cuda.LIBRARIES, FRAMEWORK))
-    for name in cuda.LIBRARIES:
+    assert contents(folder) == sorted((*gpu.CUDA_LIBRARIES, FRAMEWORK))
+    for name in gpu.CUDA_LIBRARIES:
         assert (folder / name).read_text() == cuda.LINKS['10'].get(name, name)
     assert call(env) == (0, ['CUDA 10.0 is in %s already' % env])
     assert call('--remove', env) == (0, ['CUDA 10.0 was removed from ' + env])
@@ -189,13 +199,39 @@ def test_an_environment_without_tensorflow_gets_an_error(tmp_path, call):
         'install -r requirements.txt in this one' % tmp_path)
 
 
-def test_nothing_is_fetched_without_a_driver_or_if_the_machine_has_cuda(
-        env, folder, call, monkeypatch):
-    assert call('--if-driver', env) == (0, [])
-    monkeypatch.setattr(cuda, 'loads', lambda library: True)
-    assert call('--if-driver', env) == (
-        0, ['CUDA 10.0 is on this machine already, and TensorFlow uses it'])
+@pytest.mark.parametrize('found, flags, says', [
+    (machine(driver=False), ['--if-gpu'], []),
+    (machine(capability=(3, 0)), ['--if-gpu'], []),
+    (machine(cuda=True), ['--if-gpu'],
+     ['CUDA 10.0 is on this machine already, and TensorFlow uses it']),
+    (machine(cuda=True), [],
+     ['CUDA 10.0 is on this machine already, and TensorFlow uses it'])])
+def test_nothing_is_fetched_without_a_gpu_or_if_the_machine_has_cuda(
+        found, flags, says, env, folder, call, monkeypatch):
+    monkeypatch.setattr(gpu, 'look', lambda folder: found)
+    assert call(*flags, env) == (0, says)
     assert contents(folder) == [FRAMEWORK]
+
+
+NOTE = ('note: A GPU is newer than CUDA 10.0, so it needs cuBLAS 12. TensorFlow 1.15 '
+        'with cuBLAS 12 was not tested on a GPU. %sOthers use NVIDIA\'s build of '
+        'TensorFlow 1.15: see docs/gpu.md')
+
+
+@pytest.mark.parametrize('newest, driver', [
+    ((12, 2), ''), ((11, 4), 'It needs the driver 525.60.13 or newer. ')])
+def test_a_newer_gpu_gets_cublas_12_in_place_of_10(
+        newest, driver, env, folder, call, monkeypatch):
+    assert call('--if-gpu', env)[0] == 0  # CUDA 10.0, for the T4 that was there before
+    monkeypatch.setattr(gpu, 'look', lambda folder: machine(
+        cuda=True, capability=(8, 6), newest=newest))
+    status, lines = call('--if-gpu', env)
+    assert (status, lines[0], lines[-1]) == (
+        0, NOTE % driver, 'CUDA 10.0 with cuBLAS 12 is in ' + env)
+    assert (folder / 'libcublas.so.10.0').read_text() == 'libcublas.so.12'
+    assert call(env) == (
+        0, [NOTE % driver, 'CUDA 10.0 with cuBLAS 12 is in %s already' % env])
+    assert call('--cublas', '10', env)[1][-1] == 'CUDA 10.0 is in ' + env
 
 
 needs_cuda = pytest.mark.skipif(
@@ -207,7 +243,8 @@ needs_cuda = pytest.mark.skipif(
 def test_tensorflow_finds_all_libraries_but_the_drivers():
     found = dict(gpu.look(TENSORFLOW).libraries)
     del found['libcuda.so.1']
-    assert found == {name: os.path.join(TENSORFLOW, name) for name in cuda.LIBRARIES}
+    assert found == {name: os.path.join(TENSORFLOW, name)
+                     for name in gpu.CUDA_LIBRARIES}
 
 
 @needs_cuda

@@ -1,93 +1,134 @@
-"""The diagnosis of a GPU, with a stand-in for the driver: it runs without a GPU."""
+"""The diagnosis of a GPU: of the null GPU in tests/null_cuda, of made-up machines."""
 import ctypes
 import ctypes.util
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
+from conftest import ROOT
 
 from training import gpu
 
-ALL = dict.fromkeys(gpu.CUDA_LIBRARIES, '/somewhere')
-NO_DRIVER = dict(ALL, **{'libcuda.so.1': None})
-NONE = dict.fromkeys(gpu.CUDA_LIBRARIES)
-ONLY_DRIVER = dict(NONE, **{'libcuda.so.1': '/somewhere'})
-T4, H100, K20, K10 = (('Tesla T4', (7, 5)), ('NVIDIA H100', (9, 0)),
-                      ('Tesla K20', (3, 5)), ('Tesla K10', (3, 0)))
-CUDA_MISSING = ('it could not load libcudart.so.10.0, libcublas.so.10.0, '
-                'libcufft.so.10.0, libcurand.so.10.0, libcusolver.so.10.0, '
-                'libcusparse.so.10.0, libcudnn.so.7')
-TOO_OLD = 'the NVIDIA driver is %s, and CUDA 10.0 needs 410.48 or newer'
-SUPPORTED = 'CUDA 10.0 supports this GPU (%s)'
-NEWER = ("try make gpu CUBLAS=12, which was not tested on a GPU, or use NVIDIA's "
-         'container (docs/gpu.md)')
+FOUND = dict.fromkeys((*gpu.CUDA_LIBRARIES, gpu.DRIVER_LIBRARY), '/somewhere')
+NO_DRIVER = dict(FOUND, **{'libcuda.so.1': None})
+ONLY_DRIVER = dict(dict.fromkeys(gpu.CUDA_LIBRARIES), **{'libcuda.so.1': '/somewhere'})
+T4, RTX_3090, H100 = (('Tesla T4', (7, 5)), ('NVIDIA GeForce RTX 3090', (8, 6)),
+                      ('NVIDIA H100', (9, 0)))
+TX2, GTX_750, K10 = ('TX2', (6, 2)), ('GTX 750', (5, 0)), ('Tesla K10', (3, 0))
+SUPPORTED = 'TensorFlow supports this GPU (%s)'
+NEWER = 'the GPU is newer than CUDA 10.0 (%s)'
+RESTART = 'see what nvidia-smi says; if that fails too, restart the machine'
+OTHERS = 'stop them (nvidia-smi lists them)'
 
 
-def machine(driver='535.104.05', libraries=ALL, error=0, gpus=(T4,), visible=None):
-    return gpu.Machine(driver, libraries, error, list(gpus), visible)
+def machine(**found):
+    usual = dict(driver='535.104.05', cuda=(12, 2), libraries=FOUND, error=(0, ''),
+                 gpus=[T4], context=(0, ''), memory=(15000, 15360), visible=None)
+    return gpu.Machine(**dict(usual, **found))
 
 
-@pytest.mark.parametrize('found, usable, why, advice', [
-    (machine(), True, SUPPORTED % 'Tesla T4, compute capability 7.5', None),
-    (machine(gpus=[K20]), True, SUPPORTED % 'Tesla K20, compute capability 3.5', None),
-    (machine('410.48'), True, SUPPORTED % 'Tesla T4, compute capability 7.5', None),
-    (machine(gpus=[H100]), True, 'the GPU is newer than CUDA 10.0 (NVIDIA H100, '
-     'compute capability 9.0): the first start compiles for many minutes, and '
-     'cuBLAS may fail then', 'if it fails, ' + NEWER),
-    (machine(None, NONE, gpus=[]), False, 'there is no NVIDIA driver',
+@pytest.mark.parametrize('found, state, why, advice', [
+    (dict(), 'usable', SUPPORTED % 'Tesla T4, compute capability 7.5', None),
+    (dict(gpus=[TX2]), 'usable', SUPPORTED % 'TX2, compute capability 6.2', None),
+    (dict(gpus=[H100]), 'usable', NEWER % 'NVIDIA H100, compute capability 9.0',
+     "if it fails, use NVIDIA's build of TensorFlow 1.15 (docs/gpu.md)"),
+    (dict(gpus=[RTX_3090], cuda=(11, 4)), 'usable',
+     NEWER % 'NVIDIA GeForce RTX 3090, compute capability 8.6',
+     'update the driver to 525.60.13 or newer, which cuBLAS 12 needs'),
+    # NVIDIA's build of TensorFlow has CUDA 12 and code for newer GPUs.
+    (dict(gpus=[H100], libraries={'libcuda.so.1': 'here'}), 'usable',
+     SUPPORTED % 'NVIDIA H100, compute capability 9.0', None),
+    # It has PTX for 3.7, but no machine code for 5.0.
+    (dict(gpus=[GTX_750]), 'usable', 'TensorFlow has no machine code for this GPU '
+     '(GTX 750, compute capability 5.0)',
+     'wait at the first start, while the driver compiles TensorFlow for it'),
+    (dict(gpus=[K10]), 'unusable', 'the GPU is too old for TensorFlow 1.15 (Tesla K10, '
+     'compute capability 3.0; the lowest is 3.5)', None),
+    (dict(driver=None, cuda=None, libraries=NO_DRIVER, gpus=[]), 'unusable',
+     'there is no NVIDIA driver',
      'if there is a GPU, install its driver, 410.48 or newer'),
-    (machine('390.157', ONLY_DRIVER), False, TOO_OLD % '390.157', 'update the driver'),
-    (machine('410.47'), False, TOO_OLD % '410.47', 'update the driver'),
-    (machine(libraries=NO_DRIVER, gpus=[]), False, "the driver's libcuda.so.1 is "
-     'missing', 'start a container with docker run --gpus all; outside a container, '
-     'install the driver again'),
-    *[(machine(error=100, gpus=[], visible=visible), False, 'CUDA_VISIBLE_DEVICES=%s '
-       'shows no GPU' % visible, 'unset CUDA_VISIBLE_DEVICES, or give it the number of '
-       'a GPU') for visible in ('7', '')],
-    (machine(error=999, gpus=[]), False, 'the NVIDIA driver shows no GPU (cuInit: '
-     '999)', 'see what nvidia-smi says'),
-    (machine(gpus=[K10]), False, 'the GPU is too old for TensorFlow 1.15 (Tesla K10, '
-     'compute capability 3.0; the lowest is 3.5)',
-     'train on the CPU with --device cpu'),
-    (machine(libraries=ONLY_DRIVER), False, CUDA_MISSING, 'make gpu'),
-    (machine(libraries=ONLY_DRIVER, gpus=[H100]), False, CUDA_MISSING, NEWER)])
-def test_verdict_says_why_and_what_to_do(found, usable, why, advice):
-    assert gpu.verdict(found) == (usable, why, advice)
+    (dict(cuda=None, libraries=NO_DRIVER, gpus=[]), 'unusable',
+     "the driver's libcuda.so.1 is missing", 'start a container with docker run --gpus '
+     'all; outside a container, install the driver again'),
+    (dict(cuda=(9, 2)), 'unusable', 'the NVIDIA driver supports CUDA 9.2, and '
+     'TensorFlow 1.15 needs 10.0', 'update the driver to 410.48 or newer'),
+    *[(dict(error=(100, 'CUDA_ERROR_NO_DEVICE'), gpus=[], visible=visible), 'unusable',
+       'CUDA_VISIBLE_DEVICES=%s shows no GPU' % visible,
+       'unset CUDA_VISIBLE_DEVICES, or give it the number of a GPU')
+      for visible in ('7', '')],
+    (dict(error=(803, 'CUDA_ERROR_SYSTEM_DRIVER_MISMATCH'), gpus=[]), 'unusable',
+     'the NVIDIA driver shows no GPU (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)', RESTART),
+    (dict(libraries=ONLY_DRIVER), 'unusable', 'it could not load libcudart.so.10.0, '
+     'libcublas.so.10.0, libcufft.so.10.0, libcurand.so.10.0, libcusolver.so.10.0, '
+     'libcusparse.so.10.0, libcudnn.so.7', 'make gpu'),
+    (dict(context=(2, 'CUDA_ERROR_OUT_OF_MEMORY'), memory=None), 'busy',
+     'other programs use the memory of the GPU (Tesla T4, 0 MiB free)', OTHERS),
+    (dict(memory=(199, 15360)), 'busy',
+     'other programs use the memory of the GPU (Tesla T4, 199 MiB free)', OTHERS),
+    *[(dict(context=(number, ''), memory=None), 'busy', 'another program uses the GPU '
+       'alone (Tesla T4, exclusive mode)', 'stop it (nvidia-smi lists it)')
+      for number in (46, 101)],
+    (dict(context=(999, 'CUDA_ERROR_UNKNOWN'), memory=None), 'busy',
+     'the GPU does not start (Tesla T4, CUDA_ERROR_UNKNOWN)', RESTART)])
+def test_verdict_says_why_and_what_to_do(found, state, why, advice):
+    found = machine(**found)
+    assert gpu.verdict(found) == (state, why, advice)
     last = gpu.describe(found)[-2 if advice else -1:]
     assert last == ['TensorFlow 1.15 %s use a GPU here: %s' % (
-        'can' if usable else 'cannot', why)] + (['next: ' + advice] if advice else [])
+        'can' if state == 'usable' else 'cannot', why)] + (
+            ['next: ' + advice] if advice else [])
 
 
 def test_verdict_without_permission(monkeypatch):
     monkeypatch.setattr(os.path, 'exists', lambda path: True)
     monkeypatch.setattr(os, 'access', lambda path, mode: False)
-    assert gpu.verdict(machine(error=100, gpus=[])) == (
-        False, 'this user may not open /dev/nvidia*',
+    assert gpu.verdict(machine(error=(100, 'CUDA_ERROR_NO_DEVICE'), gpus=[])) == (
+        'unusable', 'this user may not open /dev/nvidia*',
         'join the group that may, usually video')
 
 
-class Driver(object):
-    """Stands in for libcuda.so.1."""
+@pytest.mark.parametrize('settings, found', [
+    ({}, dict(cuda=(10, 0), gpus=[('Null CUDA device', (7, 0))], memory=(7892, 8192),
+              context=(0, 'CUDA_SUCCESS'), error=(0, 'CUDA_SUCCESS'))),
+    ({'NULL_CUDA_CC': '8.6', 'NULL_CUDA_GPUS': '2', 'NULL_CUDA_DRIVER': '12020',
+      'NULL_CUDA_NAME': 'A'}, dict(cuda=(12, 2), gpus=[('A', (8, 6))] * 2)),
+    ({'NULL_CUDA_GPUS': '2', 'CUDA_VISIBLE_DEVICES': '1'},
+     dict(gpus=[('Null CUDA device', (7, 0))], visible='1')),
+    ({'CUDA_VISIBLE_DEVICES': '-1'},
+     dict(error=(100, 'CUDA_ERROR_NO_DEVICE'), gpus=[], visible='-1')),
+    ({'NULL_CUDA_USED_MIB': '8000'},
+     dict(context=(2, 'CUDA_ERROR_OUT_OF_MEMORY'), memory=None)),
+    ({'NULL_CUDA_FAIL': 'context:46'},
+     dict(context=(46, 'CUDA_ERROR_DEVICE_UNAVAILABLE'), memory=None))])
+def test_driver_is_asked(settings, found, null_gpu, monkeypatch):
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES')
+    for name, value in dict(null_gpu, **settings).items():
+        monkeypatch.setenv(name, value)
+    answer = gpu.look('/nowhere')
+    assert None not in answer.libraries.values()
+    assert {name: getattr(answer, name) for name in found} == found
 
-    def __init__(self, error, gpus):
-        self.error, self.gpus = error, gpus
 
-    def cuInit(self, flags):
-        return self.error
+def test_check_gpu_prints_the_diagnosis(null_gpu):
+    done = subprocess.run(
+        ['env', '-u', 'CUDA_VISIBLE_DEVICES', sys.executable, '-m', 'training.gpu'],
+        cwd=ROOT, env=dict(os.environ, **null_gpu, NULL_CUDA_DRIVER='11040'),
+        stdout=subprocess.PIPE, universal_newlines=True)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0
+    assert lines[1:4] == ['CUDA of the driver: 11.4',
+                          'GPU: Null CUDA device, compute capability 7.0',
+                          'memory of the first GPU: 7892 of 8192 MiB free']
+    assert [line.split(': ')[0] for line in lines[4:-1]] == [
+        *gpu.CUDA_LIBRARIES, gpu.DRIVER_LIBRARY]
 
-    def cuDeviceGetCount(self, count):
-        count._obj.value = len(self.gpus)
 
-    def cuDeviceGetName(self, name, size, device):
-        name.value = self.gpus[device][0].encode()
-
-    def cuDeviceGetAttribute(self, value, attribute, device):
-        value._obj.value = self.gpus[device][1][{75: 0, 76: 1}[attribute]]
-
-
-def test_ask_driver_returns_names_and_capabilities():
-    assert gpu.ask_driver(Driver(0, [T4, H100])) == (0, [T4, H100])
-    assert gpu.ask_driver(Driver(100, [])) == (100, [])
+def test_driver_that_crashes_is_an_error(monkeypatch):
+    monkeypatch.setattr(sys, 'executable', '/bin/false')
+    with pytest.raises(gpu.UserError, match='asking the NVIDIA driver .* failed'):
+        gpu.look('/nowhere')
 
 
 @pytest.mark.parametrize('text, version', [
@@ -110,14 +151,3 @@ def test_libraries_beside_tensorflow_come_first(tmp_path):
         path = [line.split()[-1] for line in maps if '/libz.so' in line][0]
     shutil.copy(path, str(tmp_path / library))
     assert gpu.locate(library, str(tmp_path)) == str(tmp_path / library)
-
-
-def test_count_visible(tmp_path, monkeypatch):
-    for number in (4, 5, 6):
-        (tmp_path / ('0000:00:0%d.0' % number)).mkdir()
-    for visible, count in (('-1', 0), ('', 0), ('3', 1), ('0,2', 2), ('0,-1,2', 1)):
-        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
-        assert gpu.count_visible(str(tmp_path)) == count
-    monkeypatch.delenv('CUDA_VISIBLE_DEVICES')
-    assert gpu.count_visible(str(tmp_path)) == 3
-    assert gpu.count_visible(str(tmp_path / 'missing')) == 0

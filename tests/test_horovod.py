@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from training import mnist
 from training.errors import UserError
 from training.loop import Run
 from training.run_directory import checkpoint_steps
-from training.workers import Workers
+from training.workers import Workers, join
 
 SCRIPT = os.path.join(ROOT, 'train_lstm_mnist.py')
 # Without dropout, and a batch for two, three or four workers.
@@ -259,6 +260,7 @@ def test_horovod_is_missing(tmp_path):
 
 def test_the_first_session_of_a_process_has_the_threads_of_its_share(monkeypatch):
     """Hvd stands in for Horovod, and keeps the config of the session."""
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '-1')  # changed by join
     monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: set(range(64)))
     given = []
 
@@ -268,10 +270,15 @@ def test_the_first_session_of_a_process_has_the_threads_of_its_share(monkeypatch
             given.append(session._config)
             return result
 
-    Hvd.rank, Hvd.size, Hvd.local_size = lambda: 0, lambda: 32, lambda: 16
-    assert Workers(Hvd).on_rank0(lambda: 'result') == 'result'
-    assert [(config.intra_op_parallelism_threads,
-             config.inter_op_parallelism_threads) for config in given] == [(4, 4)]
+    Hvd.init = Hvd.rank = Hvd.local_rank = lambda: 0
+    Hvd.size, Hvd.local_size = lambda: 32, lambda: 16
+    horovod = types.ModuleType('horovod')
+    horovod.tensorflow = Hvd
+    monkeypatch.setitem(sys.modules, 'horovod', horovod)
+    monkeypatch.setitem(sys.modules, 'horovod.tensorflow', Hvd)
+    assert join(['--horovod']).on_rank0(lambda: 'result') == 'result'
+    assert [(config.intra_op_parallelism_threads, config.inter_op_parallelism_threads,
+             config.device_count['GPU']) for config in given] == [(4, 4, 0)]
 
 
 def test_data_that_differs_from_that_of_rank_0(monkeypatch, made_up_dir, tmp_path):

@@ -235,8 +235,7 @@ def test_fetched_files_are_trained_on(mnist_dir, serve, tmp_path):
 def test_a_gpu_is_asked_for_and_hidden(made_up_dir):
     line = fails('--device', 'gpu', '--data_dir', made_up_dir, cwd=made_up_dir,
                  CUDA_VISIBLE_DEVICES='')
-    assert line.startswith('error: --device gpu: there is no GPU to train on, '
-                           'since ')
+    assert line.startswith('error: --device gpu: there is no GPU to use, since ')
 
 
 @pytest.mark.parametrize('tensorflow, found', [
@@ -296,15 +295,13 @@ def test_gpu_memory_is_taken_as_it_is_needed(monkeypatch):
     assert seen == [True, True]
 
 
-def test_an_unused_gpu_is_named_beside_the_accuracy(tmp_path, monkeypatch):
-    monkeypatch.setattr(device, 'choose', lambda config, name: device.Device(
-        'CPU', 'the GPU here was not used, since it is tired: make gpu'))
-    done = call(SCRIPT, '--dataset', 'digits', *SMALL, '--dynamic_rnn', '--steps', 1,
-                '--run_dir', tmp_path / 'run')
+def test_a_run_without_a_gpu_says_so_twice_and_nothing_of_cuinit(tmp_path):
+    done = run(SCRIPT, '--dataset', 'digits', *SMALL[:-2], '--dynamic_rnn', '--steps',
+               1, '--run_dir', tmp_path / 'run', CUDA_VISIBLE_DEVICES='-1')
     assert done.returncode == 0
-    assert done.stdout.splitlines()[-1].startswith('test accuracy ')
-    assert done.stderr.splitlines()[-1] == (
-        'note: the GPU here was not used, since it is tired: make gpu')
+    where, run_dir, _, note = done.stderr.splitlines()  # and the progress
+    assert where.startswith('training on the CPU, since ')
+    assert note == where.replace('training', 'note: this was trained')
 
 
 def test_a_run_keeps_its_memory_to_the_end(tmp_path, monkeypatch):

@@ -10,12 +10,12 @@ TensorFlow's own folder, where TensorFlow looks first. CNTK itself is not instal
 needs no root, no NVIDIA account and no environment variable. It works on 64-bit x86
 Linux only.
 
---cublas 12 installs cuBLAS 12 under the name of cuBLAS 10, for GPUs newer than Turing.
-It has every function that TensorFlow 1.15 calls. It was not tested on a GPU.
+For a GPU newer than Turing it installs cuBLAS 12 under the name of cuBLAS 10, which
+does not know such a GPU. cuBLAS 12 has every function that TensorFlow 1.15 calls. This
+was not tested on a GPU.
 """
 import argparse
 import collections
-import ctypes
 import fcntl
 import glob
 import os
@@ -25,6 +25,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from training import gpu  # noqa: E402
 
 # Libraries of one wheel. `download` is the size of the wheel and `unpacked` that of
 # the libraries, in MB. `paths` are their paths in the wheel.
@@ -50,11 +53,9 @@ LINKS = {'10': {'libcufft.so.10.0': 'libcudart.so.10.0',
 LINKS['12'] = dict(LINKS['10'], **{'libcublas.so.10.0': 'libcublas.so.12'})
 NAMES = {'10': 'CUDA 10.0', '12': 'CUDA 10.0 with cuBLAS 12'}
 
-# The libraries that TensorFlow 1.15 loads.
-LIBRARIES = ('libcudart.so.10.0', 'libcublas.so.10.0', 'libcufft.so.10.0',
-             'libcurand.so.10.0', 'libcusolver.so.10.0', 'libcusparse.so.10.0',
-             'libcudnn.so.7')
-
+UNTRIED = ('note: %s is newer than CUDA 10.0, so it needs cuBLAS 12. TensorFlow 1.15 '
+           "with cuBLAS 12 was not tested on a GPU. %sOthers use NVIDIA's build of "
+           'TensorFlow 1.15: see docs/gpu.md')
 LICENCES = ('https://docs.nvidia.com/cuda/archive/10.0/eula/ and '
             'https://docs.nvidia.com/deeplearning/cudnn/sla/')
 LOCK = '.cuda.lock'
@@ -85,15 +86,6 @@ def lock(folder):
     except OSError:  # some network file systems have no locks
         pass
     return file
-
-
-def loads(library):
-    """Return whether the system's loader finds a library."""
-    try:
-        ctypes.CDLL(library)
-        return True
-    except OSError:
-        return False
 
 
 def missing(folder, cublas):
@@ -175,21 +167,27 @@ def remove(folder):
             os.remove(os.path.join(folder, name))
 
 
-def run(folder, flags):
+def run(folder, machine, flags):
     """Do what the flags ask for. Return a sentence that tells the result."""
     for abandoned in glob.glob(os.path.join(glob.escape(folder), 'cuda-*.part')):
         shutil.rmtree(abandoned)
     if flags.remove:
         remove(folder)
         return 'CUDA 10.0 was removed from %s' % flags.environment
-    for cublas in [flags.cublas] if flags.cublas else sorted(PARTS):
+    newer = gpu.is_newer(machine)
+    if newer:
+        print(UNTRIED % (machine.gpus[0][0], '' if machine.cuda >= (12, 0) else
+                         'It needs the driver %s or newer. ' % gpu.DRIVER_12),
+              file=sys.stderr)
+    wanted = [flags.cublas] if flags.cublas else ['12'] if newer else sorted(PARTS)
+    for cublas in wanted:
         if is_installed(folder, cublas):
             return '%s is in %s already' % (NAMES[cublas], flags.environment)
-    if flags.cublas is None and all(map(loads, LIBRARIES)):
+    if wanted == sorted(PARTS) and all(
+            machine.libraries[name] for name in gpu.CUDA_LIBRARIES):
         return 'CUDA 10.0 is on this machine already, and TensorFlow uses it'
-    cublas = flags.cublas or '10'
-    install(flags.environment, folder, cublas)
-    return '%s is in %s' % (NAMES[cublas], flags.environment)
+    install(flags.environment, folder, wanted[0])
+    return '%s is in %s' % (NAMES[wanted[0]], flags.environment)
 
 
 def main():
@@ -199,19 +197,24 @@ def main():
     parser.add_argument('environment', metavar='ENVIRONMENT', nargs='?',
                         default='.venv')
     parser.add_argument('--remove', action='store_true', help='delete the libraries')
-    parser.add_argument('--if-driver', action='store_true',
-                        help="do nothing if NVIDIA's driver is not installed")
+    parser.add_argument('--if-gpu', action='store_true',
+                        help='do nothing without a GPU that TensorFlow can use')
     parser.add_argument('--cublas', choices=sorted(PARTS),
-                        help='default: the installed one, or 10')
+                        help='default: 12 for a GPU newer than Turing; else the '
+                        'installed one, or 10')
     flags = parser.parse_args()
-    if flags.if_driver and not loads('libcuda.so.1'):
-        return 0
     folder = find_tensorflow(flags.environment)
+    try:
+        machine = gpu.look(folder)
+    except gpu.UserError as error:
+        sys.exit('error: %s' % error)
+    if flags.if_gpu and not gpu.would_be_usable(machine):
+        return 0
     # An exception, so that the temporary folder is deleted.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         with lock(folder):
-            print(run(folder, flags), file=sys.stderr)
+            print(run(folder, machine, flags), file=sys.stderr)
     except OSError as error:
         sys.exit('error: cannot write into %s (%s): fix that and run again'
                  % (folder, error.strerror or error))

@@ -3,8 +3,8 @@ import collections
 import contextlib
 import ctypes
 import os
-import re
 import sys
+import tempfile
 
 import tensorflow as tf
 from tensorflow.python.client import device_lib
@@ -13,11 +13,12 @@ from training import gpu
 from training.errors import UserError, reason
 
 
-class Device(collections.namedtuple('Device', ['name', 'unused'])):
+class Device(collections.namedtuple('Device', ['name', 'where', 'substitute'])):
     """Where a graph runs.
 
     name: str, the GPU's name, or 'CPU'.
-    unused: str, why the GPU of this machine is not used and what to do, or None.
+    where: str, the end of a sentence: which GPU, or the CPU and why.
+    substitute: bool, whether it is the CPU because no GPU can be used.
     """
 
 
@@ -43,112 +44,116 @@ def share_cores(config, dynamic_rnn=False, workers_here=1):
 
 
 def choose(config, device):
-    """Choose the `Device` for 'auto', 'gpu' or 'cpu', and print it on stderr.
+    """Choose the `Device` for 'auto', 'gpu' or 'cpu', and set up a config for it.
 
     Raises:
-        UserError: device is 'gpu' and there is none, or the GPU fails.
+        UserError: the GPU is busy, TensorFlow fails on it, or device is 'gpu' and there
+            is none that can be used.
     """
-    if device == 'cpu':
-        config.device_count['GPU'] = 0
-    with only_first_gpu(device):
-        gpus = _list_gpus(config)
-    if gpus:
-        return _use(gpus[0])
-    why, unused = 'as --device cpu asks', None
+    why = 'as --device cpu asks'
     if device != 'cpu':
-        why, unused = why_no_gpu()
-    if device == 'gpu':
-        raise UserError('--device gpu: there is no GPU to train on, %s: see '
-                        'docs/gpu.md, or use --device auto' % why)
-    print('training on the CPU, ' + why, file=sys.stderr)
-    return Device('CPU', unused)
+        machine = gpu.look(gpu.tensorflow_folder())
+        state, why, advice = gpu.verdict(machine)
+        if not tf.test.is_built_with_cuda():
+            state, advice = 'unusable', None
+            why = 'this TensorFlow is built without CUDA'
+        if state == 'usable':
+            return _use(config, machine)
+        ways = [advice] * bool(advice) + ['use --device cpu']
+        if state == 'busy':
+            raise UserError('%s: %s' % (why, ', or '.join(ways)))
+        if device == 'gpu':
+            raise UserError('--device gpu: there is no GPU to use, since %s: %s'
+                            % (why, ', or '.join(ways)))
+        why = 'since %s: %s' % (why, advice) if advice else 'since ' + why
+    config.device_count['GPU'] = 0
+    with _visible('-1'), _without_error(b'failed call to cuInit'):
+        _list_gpus(config)  # TensorFlow looks for GPUs once in a process: now
+    return Device('CPU', 'the CPU, ' + why, device != 'cpu')
+
+
+def _use(config, machine):
+    """Return the `Device` of the first GPU that a `gpu.Machine` shows."""
+    name, count = machine.gpus[0][0], len(machine.gpus)
+    if gpu.is_compiled_by_driver(machine):
+        print('warning: TensorFlow has no machine code for %s. At the first start the '
+              'driver compiles it, which takes five minutes or more: %s'
+              % (name, gpu.verdict(machine).advice), file=sys.stderr)
+    # TensorFlow takes memory on every GPU that it sees.
+    with _visible('0' if machine.visible is None else machine.visible.split(',')[0]):
+        if not _list_gpus(config):
+            raise UserError('TensorFlow does not list the GPU (%s): see what it says '
+                            'with TF_CPP_MIN_LOG_LEVEL=0, or use --device cpu' % name)
+    more = ', the first of %d; CUDA_VISIBLE_DEVICES chooses another' % count
+    return Device(name, 'the GPU: %s%s' % (name, more if count > 1 else ''), False)
+
+
+def _list_gpus(config):
+    """Return the GPUs that TensorFlow lists."""
+    try:
+        return [local for local in device_lib.list_local_devices(config)
+                if local.device_type == 'GPU']
+    except tf.errors.OpError as error:
+        raise explain(error, True) or error
 
 
 @contextlib.contextmanager
-def only_first_gpu(device='auto'):
-    """Show TensorFlow the first GPU only, or none for 'cpu'.
-
-    TensorFlow takes memory on every GPU that it sees when it looks for them.
-    """
-    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
-    os.environ['CUDA_VISIBLE_DEVICES'] = (
-        '-1' if device == 'cpu' else '0' if visible is None
-        else visible.split(',')[0])
+def _visible(gpus):
+    """Set CUDA_VISIBLE_DEVICES in the block."""
+    before = os.environ.get('CUDA_VISIBLE_DEVICES')
+    os.environ['CUDA_VISIBLE_DEVICES'] = gpus
     try:
         yield
     finally:
         del os.environ['CUDA_VISIBLE_DEVICES']
-        if visible is not None:
-            os.environ['CUDA_VISIBLE_DEVICES'] = visible
+        if before is not None:
+            os.environ['CUDA_VISIBLE_DEVICES'] = before
 
 
-def _list_gpus(config):
-    """Return TensorFlow's descriptions of the GPUs that it can use."""
-    try:
-        return [local.physical_device_desc
-                for local in device_lib.list_local_devices(config)
-                if local.device_type == 'GPU']
-    except tf.errors.OpError as error:
-        raise explain(error) or error
+@contextlib.contextmanager
+def _without_error(harmless):
+    """Drop lines with the bytes `harmless` that C++ prints on stderr in the block."""
+    with tempfile.TemporaryFile() as log:
+        stderr = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            log.seek(0)
+            for line in log:
+                if harmless not in line:
+                    os.write(2, line)
 
 
-def _use(description):
-    name, count = re.search('name: (.*?),', description)[1], gpu.count_visible()
-    more = ', the first of %d; CUDA_VISIBLE_DEVICES chooses another' % count
-    print('training on the GPU: ' + name + (more if count > 1 else ''), file=sys.stderr)
-    capability = re.search(r'compute capability: (\d+)\.(\d+)', description)
-    if capability and tuple(map(int, capability.groups())) > gpu.NEWEST_CAPABILITY:
-        print('warning: this GPU is newer than CUDA 10.0: %s; if it fails, %s'
-              % (gpu.SLOW_START, gpu.NEWER), file=sys.stderr)
-    return Device(name, None)
+def is_out_of_memory(error):
+    """Return whether an exception of TensorFlow says that memory is short."""
+    return isinstance(error, tf.errors.ResourceExhaustedError) or any(
+        sign in str(error) for sign in (
+            'Dst tensor is not initialized',  # no GPU memory for what is fed
+            'CUDA_ERROR_OUT_OF_MEMORY', 'CUBLAS_STATUS_ALLOC_FAILED',
+            'Status: out of memory'))
 
 
-def why_no_gpu():
-    """Return why TensorFlow finds no GPU, part of a sentence, and `Device.unused`."""
-    if not tf.test.is_built_with_cuda():
-        return 'since this TensorFlow is built without CUDA', None
-    machine = gpu.look(tf.sysconfig.get_lib())
-    if machine.driver:
-        _, why, advice = gpu.verdict(machine)
-        why = 'since %s: %s' % (why, advice or 'see make check-gpu')
-        return why, 'the GPU of this machine was not used, ' + why
-    if machine.missing:
-        return 'since it could not load ' + ', '.join(machine.missing), None
-    if machine.visible is not None:
-        return 'since CUDA_VISIBLE_DEVICES=%s shows no GPU' % machine.visible, None
-    return 'since the NVIDIA driver shows no GPU', None
-
-
-SMALLER = 'lower --batch_size, --hidden_size or --layer_num'
-NO_MEMORY = ('out of GPU memory',
-             'stop other programs on the GPU (see nvidia-smi), or ' + SMALLER)
-CUBLAS_FAILED = ('cuBLAS failed on this GPU',
-                 'stop other programs on the GPU (see nvidia-smi); if the GPU is newer '
-                 'than RTX 20, ' + gpu.NEWER)
-# A part of TensorFlow's message: what is wrong, and what to do. The first match counts.
-GPU_ERRORS = {
-    'CUDA driver version is insufficient': (
-        'the NVIDIA driver is too old for CUDA 10.0', 'update it to 410.48 or newer'),
-    'CUDA_ERROR_OUT_OF_MEMORY': NO_MEMORY,
-    'CUBLAS_STATUS_ALLOC_FAILED': NO_MEMORY,
-    'CUBLAS_STATUS_': CUBLAS_FAILED,
-    'Blas GEMM launch failed': CUBLAS_FAILED,
-    'CUDA_ERROR_': ('the GPU failed',
-                    'see nvidia-smi and dmesg, and continue with --resume'),
-}
-
-
-def explain(error):
+def explain(error, on_gpu):
     """Return the `UserError` for an exception that TensorFlow raised, or None."""
     if not isinstance(error, tf.errors.OpError):
         return None
-    for sign, (what, advice) in GPU_ERRORS.items():
-        if sign in str(error):
-            return UserError('%s (%s): %s' % (what, reason(error), advice))
-    if isinstance(error, tf.errors.ResourceExhaustedError):
-        return UserError('out of memory (%s): stop other programs, or %s'
-                         % (reason(error), SMALLER))
-    return None
+    others = 'stop other programs on the GPU (nvidia-smi lists them)'
+    if is_out_of_memory(error):
+        what = 'out of GPU memory' if on_gpu else 'out of memory'
+        advice = '%s, or lower --batch_size, --hidden_size or --layer_num' % (
+            others if on_gpu else 'stop other programs')
+    elif 'Blas ' in str(error) or 'CUBLAS_' in str(error):
+        what = 'cuBLAS failed on the GPU'
+        advice = '%s; if the GPU is newer than RTX 20, see docs/gpu.md' % others
+    elif on_gpu and isinstance(error, tf.errors.InternalError):
+        what = 'the GPU failed'
+        advice = 'see what nvidia-smi and dmesg say, or use --device cpu'
+    else:
+        return None
+    return UserError('%s (%s): %s' % (what, reason(error), advice))
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@ import contextlib
 import functools
 import importlib.util
 import os
+import re
 import sys
 
 # The versions that error messages say to install; requirements.txt and
@@ -102,6 +103,10 @@ class Output(object):
 def reason(error):
     """Return in one line why something failed: an OSError, or TensorFlow's error."""
     text = getattr(error, 'strerror', None) or str(error)
+    # If several operations failed, the first line is "2 root error(s) found.".
+    several = re.search(r'^ *\(0\) [\w ]+: (.*)', text, re.M)
+    if several:
+        return several[1]
     lines = text.split('Original error:\n\n')[-1].splitlines()
     return lines[0] if lines else type(error).__name__
 
@@ -126,6 +131,9 @@ def import_tensorflow():
         UserError: it cannot be imported, or it is not 1.15.
     """
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # errors of the C++ side
+    # What the driver compiles for a GPU newer than CUDA 10.0 is more than its cache
+    # keeps by default. This is the most that it can keep (CUDA C++ Programming Guide).
+    os.environ.setdefault('CUDA_CACHE_MAXSIZE', str(2 ** 32))
     try:
         import tensorflow as tf
     except Exception as error:  # a protobuf that is too new raises a TypeError

@@ -45,7 +45,7 @@ class Run(object):
         self.mirrors = [flags.mirror] if flags.mirror else MIRRORS
         self._exits = contextlib.ExitStack()
         self._directory = RunDirectory(flags.resume or flags.run_dir)
-        self._device = device.Device('CPU', None)
+        self._device = None  # `device.Device`, once it is chosen
         self._hooks, self._logged, self._step = [], {}, 0
         self._resumed_from = workers.on_rank0(self._open)
 
@@ -80,7 +80,11 @@ class Run(object):
                             'on with --resume %s, which has %s' % (
                                 self._step + 1, self._directory.path,
                                 self._directory.kept()))
-        explained = device.explain(error)
+        explained = device.explain(
+            error, self._device is not None and self._device.name != 'CPU')
+        if explained and last_step(self._directory.path):
+            raise UserError('%s; then go on with --resume %s, which has %s' % (
+                explained, self._directory.path, self._directory.kept()))
         if explained:
             raise explained
 
@@ -89,6 +93,7 @@ class Run(object):
         device.share_cores(config, self._flags.dynamic_rnn,
                            self.workers.on_this_machine)
         self._device = device.choose(config, self._flags.device)
+        print('training on ' + self._device.where, file=sys.stderr)
         return config
 
     def begin(self, sess, m, mnist, build_export):
@@ -171,8 +176,8 @@ class Run(object):
         }
         for hook in self._hooks:
             hook.end(result)
-        if self._device.unused:
-            print('note: ' + self._device.unused, file=sys.stderr)
+        if self._device.substitute:
+            print('note: this was trained on ' + self._device.where, file=sys.stderr)
         if self._hooks:
             # Last, since it says that the run is done.
             self._directory.write('result.json', dict(

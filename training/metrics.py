@@ -12,6 +12,7 @@ from tqdm.contrib import DummyTqdmFile
 
 from training import plots
 from training.checkpoints import Hook
+from training.device import is_out_of_memory
 
 PART = 500  # images evaluated at once; they stay in the processor's cache
 
@@ -110,8 +111,8 @@ def evaluate(sess, m, data_set, batch_size):
     """
     try:
         return _evaluate(sess, m, data_set, PART)
-    except tf.errors.ResourceExhaustedError:
-        if batch_size >= PART:
+    except tf.errors.OpError as error:
+        if batch_size >= PART or not is_out_of_memory(error):
             raise
         return _evaluate(sess, m, data_set, batch_size)
 

@@ -56,7 +56,7 @@ class ExportHook(Hook):
 
 
 class Network(object):
-    """The network of a run that is done.
+    """The network of a run that is done, on the 'cpu' or the 'gpu'.
 
     Call it with images, float32 [n, 784] in [0, 1], to get the probabilities after
     each row, float32 [n, 28, 10].
@@ -66,7 +66,7 @@ class Network(object):
             memory is short. So do the methods.
     """
 
-    def __init__(self, run_dir):
+    def __init__(self, run_dir, where='cpu'):
         path = os.path.join(run_dir, 'saved_model')
         if not os.path.isdir(run_dir):
             raise UserError('there is no folder %s: name the directory of a run '
@@ -80,10 +80,11 @@ class Network(object):
                             '--resume %s' % (run_dir, run_dir))
         config = tf.ConfigProto()
         config.gpu_options.allow_growth = True
-        with _explained(), device.only_first_gpu():
+        self._device = device.choose(config, where)
+        with self._explained():
             self._sess = tf.Session(graph=tf.Graph(), config=config)
         try:
-            with _explained(), self._sess.graph.as_default():
+            with self._explained(), self._sess.graph.as_default():
                 signature = tf.saved_model.load(
                     self._sess, [tf.saved_model.SERVING], path
                 ).signature_def['rows']
@@ -96,20 +97,19 @@ class Network(object):
         self._rows = signature.outputs['probabilities'].name
 
     def __call__(self, images):
-        with _explained():
+        with self._explained():
             return self._sess.run(self._rows, {self._images: images})
 
     def weights(self):
         """Return {name: value} of the variables."""
-        with _explained(), self._sess.graph.as_default():
+        with self._explained(), self._sess.graph.as_default():
             return self._sess.run({variable.op.name: variable
                                    for variable in tf.trainable_variables()})
 
-
-@contextlib.contextmanager
-def _explained():
-    """Turn TensorFlow's errors about memory or the GPU into a `UserError`."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        raise device.explain(error) or error
+    @contextlib.contextmanager
+    def _explained(self):
+        """Turn TensorFlow's errors about memory or the GPU into a `UserError`."""
+        try:
+            yield
+        except tf.errors.OpError as error:
+            raise device.explain(error, self._device.name != 'CPU') or error

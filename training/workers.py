@@ -1,6 +1,7 @@
 """The processes that train one network: this one alone, or several with Horovod."""
 import contextlib
 import os
+import re
 import signal
 import sys
 
@@ -16,8 +17,9 @@ class Workers(object):
         on_this_machine: int, how many of them share this machine.
     """
 
-    def __init__(self, hvd=None):
+    def __init__(self, hvd=None, config=None):
         self._hvd = hvd  # `horovod.tensorflow`, initialized; None for one process
+        self._config = config  # `tf.ConfigProto` of the sessions that broadcast
         self.rank, self.size, self.on_this_machine = (
             (hvd.rank(), hvd.size(), hvd.local_size()) if hvd else (0, 1, 1))
 
@@ -40,12 +42,7 @@ class Workers(object):
 
     def _broadcast(self, result):
         import tensorflow as tf
-
-        from training import device
-        config = tf.ConfigProto(device_count={'GPU': 0})
-        # The first session of a process decides how many threads it has.
-        device.share_cores(config, '--dynamic_rnn' in sys.argv, self.on_this_machine)
-        with tf.Graph().as_default(), tf.Session(config=config) as sess:
+        with tf.Graph().as_default(), tf.Session(config=self._config) as sess:
             try:
                 return self._hvd.broadcast_object(result, session=sess, name='result')
             except tf.errors.OpError as error:
@@ -93,9 +90,9 @@ def launched():
         'HOROVOD_SIZE', 'OMPI_COMM_WORLD_SIZE', 'PMI_SIZE'))
 
 
-def join(horovod):
-    """Return the `Workers`; if horovod is true, those that horovodrun started."""
-    if not horovod:
+def join(argv):
+    """Return the `Workers`; with --horovod in argv, those that horovodrun started."""
+    if '--horovod' not in argv:
         return Workers()
     import_tensorflow()
     try:
@@ -116,4 +113,20 @@ def join(horovod):
     rank, gpus = hvd.local_rank(), os.environ.get('CUDA_VISIBLE_DEVICES')
     os.environ['CUDA_VISIBLE_DEVICES'] = str(rank) if gpus is None else ''.join(
         gpus.split(',')[rank:rank + 1])
-    return Workers(hvd)
+    return Workers(hvd, _first_config(argv, hvd.local_size()))
+
+
+def _first_config(argv, workers_here):
+    """Return the config of the first session, before all flags are known.
+
+    It decides how many threads the process has, and whether it sees its GPU.
+    """
+    import tensorflow as tf
+
+    from training import device
+    config = tf.ConfigProto()
+    device.share_cores(config, '--dynamic_rnn' in argv, workers_here)
+    on_cpu = re.search('--device[= ]cpu', ' '.join(argv))
+    device.choose(config, 'cpu' if on_cpu else 'auto')
+    config.device_count['GPU'] = 0
+    return config

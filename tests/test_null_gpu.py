@@ -1,0 +1,229 @@
+"""Trainings on the null GPU of tests/null_cuda: TensorFlow's GPU code without a GPU.
+
+It computes nothing. The tests show what runs where, and what a user reads if the GPU
+fails.
+"""
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, call, run
+
+SCRIPT = 'train_lstm_mnist.py'
+FLAGS = ('--dataset', 'digits', '--steps', 3, '--hidden_size', 8, '--layer_num', 1,
+         '--batch_size', 16)
+GPU = 'training on the GPU: Null CUDA device'
+TOO_OLD = ('the GPU is too old for TensorFlow 1.15 (Null CUDA device, compute '
+           'capability 3.0; the lowest is 3.5)')
+OLD_DRIVER = ('the NVIDIA driver supports CUDA 9.2, and TensorFlow 1.15 needs 10.0: '
+              'update the driver to 410.48 or newer')
+NO_GPU = 'error: --device gpu: there is no GPU to use, since '
+OTHERS = 'stop other programs on the GPU (nvidia-smi lists them)'
+BLAS = ('error: cuBLAS failed on the GPU (Blas GEMM launch failed : a.shape=(16, 36), '
+        'b.shape=(36, 32), m=16, n=32, k=36): ' + OTHERS + '; if the GPU is newer than '
+        'RTX 20, see docs/gpu.md')
+BUSY = ('error: other programs use the memory of the GPU (Null CUDA device, %d MiB '
+        'free): stop them (nvidia-smi lists them), or use --device cpu')
+ALONE = ('error: another program uses the GPU alone (Null CUDA device, exclusive '
+         'mode): stop it (nvidia-smi lists it), or use --device cpu')
+RESTART = 'see what nvidia-smi says; if that fails too, restart the machine'
+NO_START = ('error: the GPU does not start (Null CUDA device, CUDA_ERROR_UNKNOWN): %s, '
+            'or use --device cpu' % RESTART)
+
+
+@pytest.fixture
+def on_null_gpu(null_gpu):
+    """A function that runs a script with settings of the null GPU, as `run` does.
+
+    Lines about NUMA are removed from stderr. TensorFlow prints them because the null
+    GPU is on no PCI bus, and in WSL2.
+    """
+    def on_null_gpu(script, *args, **settings):
+        done = run(script, *args, prefix=('env', '-u', 'CUDA_VISIBLE_DEVICES'),
+                   **dict(null_gpu, **settings))
+        done.stderr = ''.join(line for line in done.stderr.splitlines(True)
+                              if 'NUMA' not in line)
+        return done
+    return on_null_gpu
+
+
+@pytest.fixture
+def only_ask(null_gpu, monkeypatch):
+    """A function that does the same faster, in this process.
+
+    The null GPU is seen by the process that asks the driver, and not by TensorFlow.
+    """
+    def only_ask(script, *args, **settings):
+        monkeypatch.delenv('CUDA_VISIBLE_DEVICES')
+        for name, value in dict(null_gpu, **settings).items():
+            monkeypatch.setenv(name, value)
+        return call(script, *args)
+    return only_ask
+
+
+def counts(path):
+    """Return {name: count} of a log of the null GPU."""
+    return {name: int(count) for name, count in re.findall(
+        r'^([a-z ]+)\t(\d+)', path.read_text(), re.M)}
+
+
+def test_it_trains_on_the_first_gpu(on_null_gpu, tmp_path):
+    log = tmp_path / 'log'
+    done = on_null_gpu(SCRIPT, *FLAGS, '--run_dir', tmp_path / 'run',
+                       NULL_CUDA_GPUS='2', NULL_CUDA_LOG=str(log))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[:2] == [
+        GPU + ', the first of 2; CUDA_VISIBLE_DEVICES chooses another',
+        'run directory: %s' % (tmp_path / 'run')]
+    assert len(done.stderr.splitlines()) == 3  # and the progress
+    assert json.loads((tmp_path / 'run/result.json').read_text())['device'] == (
+        'Null CUDA device')
+    assert re.findall(r'GPU (\d)\tcontexts (\d)', log.read_text()) == [('0', '1')]
+    assert counts(log)['launches'] > 1000
+
+
+def test_device_cpu_leaves_the_gpu_alone(on_null_gpu, tmp_path):
+    log = tmp_path / 'log'
+    done = on_null_gpu(SCRIPT, *FLAGS, '--run_dir', tmp_path / 'run', '--device',
+                       'cpu', NULL_CUDA_LOG=str(log))
+    assert done.stderr.startswith('training on the CPU, as --device cpu asks\nrun ')
+    assert counts(log)['contexts'] == 0
+
+
+@pytest.mark.parametrize('capability, advice', [
+    ('8.6', "if it fails, use NVIDIA's build of TensorFlow 1.15 (docs/gpu.md)"),
+    ('5.0', 'wait at the first start, while the driver compiles TensorFlow for it')])
+def test_a_long_start_is_announced_before_it_begins(
+        capability, advice, on_null_gpu, tmp_path):
+    done = on_null_gpu(SCRIPT, *FLAGS, '--run_dir', tmp_path / 'run',
+                       NULL_CUDA_CC=capability, NULL_CUDA_DRIVER='12020')
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[:2] == [
+        'warning: TensorFlow has no machine code for Null CUDA device. At the first '
+        'start the driver compiles it, which takes five minutes or more: ' + advice,
+        GPU]
+
+
+@pytest.mark.parametrize('settings, why', [
+    ({'NULL_CUDA_CC': '3.0'}, TOO_OLD),
+    ({'NULL_CUDA_DRIVER': '9020'}, OLD_DRIVER),
+    ({'NULL_CUDA_FAIL': 'init:999'},
+     'the NVIDIA driver shows no GPU (CUDA_ERROR_UNKNOWN): ' + RESTART)])
+def test_a_gpu_that_cannot_be_used_is_told_twice(settings, why, only_ask, tmp_path):
+    done = only_ask(SCRIPT, *FLAGS, '--run_dir', tmp_path / 'run', **settings)
+    assert done.returncode == 0
+    lines = done.stderr.splitlines()
+    assert lines[0] == 'training on the CPU, since ' + why
+    assert lines[-1] == 'note: this was trained on the CPU, since ' + why
+    assert len(lines) == 4  # and the run directory and the progress
+
+
+@pytest.mark.parametrize('settings, flags, error', [
+    ({'NULL_CUDA_CC': '3.0'}, ['--device', 'gpu'],
+     NO_GPU + TOO_OLD + ': use --device cpu'),
+    ({'NULL_CUDA_DRIVER': '9020'}, ['--device', 'gpu'],
+     NO_GPU + OLD_DRIVER + ', or use --device cpu'),
+    ({'NULL_CUDA_USED_MIB': '8000'}, [], BUSY % 0),
+    ({'NULL_CUDA_USED_MIB': '7800'}, ['--device', 'gpu'], BUSY % 92),
+    ({'NULL_CUDA_FAIL': 'context:46'}, [], ALONE),
+    ({'NULL_CUDA_FAIL': 'context:999'}, [], NO_START)])
+def test_a_gpu_that_is_busy_or_asked_for_in_vain_is_an_error(
+        settings, flags, error, only_ask, tmp_path):
+    done = only_ask(SCRIPT, *FLAGS, '--run_dir', tmp_path / 'run', *flags, **settings)
+    assert (done.returncode, done.stderr) == (1, error + '\n')
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('settings, flags, error', [
+    ({'NULL_CUDA_FAIL': 'cublas'}, [], BLAS),
+    ({'NULL_CUDA_FAIL': 'sync'}, [], 'error: the GPU failed (GPU sync failed): see '
+     'what nvidia-smi and dmesg say, or use --device cpu'),
+    ({'NULL_CUDA_MIB': '510'}, ['--hidden_size', 2048], 'error: out of GPU memory '
+     '(OOM): ' + OTHERS + ', or lower --batch_size, --hidden_size or --layer_num')])
+def test_a_gpu_that_fails_is_an_error(settings, flags, error, on_null_gpu, tmp_path):
+    done = on_null_gpu(SCRIPT, *FLAGS, '--run_dir', tmp_path / 'run', *flags,
+                       **settings)
+    assert done.returncode == 1
+    assert [re.sub(r'\(OOM.* by allocator GPU_0_bfc\)', '(OOM)', line)
+            for line in done.error_lines] == [error]
+    assert done.stderr.splitlines()[-1] == done.error_lines[0]
+
+
+def test_a_run_of_the_cpu_goes_on_on_the_gpu_and_after_a_failure(on_null_gpu, tmp_path):
+    run_dir = tmp_path / 'run'
+    assert on_null_gpu(SCRIPT, *FLAGS, '--run_dir', run_dir, '--device', 'cpu'
+                       ).returncode == 0
+    resume = (SCRIPT, '--resume', run_dir, '--device', 'gpu', '--save_every', 5,
+              '--steps')
+    done = on_null_gpu(*resume, 20, NULL_CUDA_FAIL='gemm@1000')
+    assert done.returncode == 1
+    assert done.stderr.startswith(GPU)
+    assert done.error_lines[0].endswith(
+        '; then go on with --resume %s, which has the checkpoint of step 10' % run_dir)
+    done = on_null_gpu(*resume, 12)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(GPU)
+
+
+def test_predict_uses_the_cpu_unless_it_is_asked_for_the_gpu(
+        digits_run, on_null_gpu, only_ask, tmp_path):
+    what = 'predict.py', digits_run, '--test', 3
+    log = tmp_path / 'log'
+    done = on_null_gpu(*what, NULL_CUDA_FAIL='context', NULL_CUDA_LOG=str(log))
+    assert (done.returncode, done.stderr) == (0, '')
+    assert counts(log)['contexts'] == 0
+    done = on_null_gpu(*what, '--device', 'gpu', NULL_CUDA_LOG=str(log))
+    assert (done.returncode, done.stderr) == (0, '')
+    assert counts(log)['launches'] > 100
+    done = only_ask(*what, '--device', 'gpu', NULL_CUDA_USED_MIB='8000')
+    assert (done.returncode, done.stderr) == (1, BUSY % 0 + '\n')
+
+
+# One step of the whole network on the null GPU: where operations run, what is copied.
+STEP = '''
+import ctypes, json, os, sys
+sys.path[:0] = {root!r}, os.path.join({root!r}, 'tests')
+os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
+import numpy as np
+import tensorflow as tf
+import model
+null = ctypes.CDLL('libcuda.so.1')
+m = model.build(1e-3, 256, 2, dynamic_rnn={dynamic_rnn})
+feed = dict(zip((m._X, m.y, m.keep_prob, m.batch_size),
+                (np.zeros((128, 784)), np.eye(10)[np.arange(128) % 10], .5, 128)))
+options = tf.RunOptions(output_partition_graphs=True)
+metadata = tf.RunMetadata()
+with tf.Session() as sess:
+    sess.run(tf.global_variables_initializer())
+    for _ in range(2):
+        sess.run([m.cross_entropy, m.train_op], feed)
+    null.null_cuda_reset()
+    sess.run([m.cross_entropy, m.train_op], feed)
+    null.null_cuda_write({log!r}.encode())
+    sess.run([m.cross_entropy, m.train_op], feed, options, metadata)
+print(json.dumps(sorted({{node.op for graph in metadata.partition_graphs
+                         for node in graph.node if 'CPU' in node.device}})))
+'''
+# What runs on the CPU: copies, control and integers that TensorFlow counts there.
+ON_CPU = {'NoOp', '_Arg', '_HostSend', '_HostRecv', '_Send', '_Recv', '_Retval',
+          'Const', 'Identity'}
+
+
+@pytest.mark.parametrize('dynamic_rnn, more, copies', [
+    (False, set(), (4, 1)),
+    (True, {'Enter', 'Exit', 'LogicalAnd', 'LoopCond', 'Merge', 'NextIteration',
+            'Switch'}, (6, 1))])
+def test_a_step_computes_on_the_gpu_and_copies_little(
+        dynamic_rnn, more, copies, null_gpu, tmp_path):
+    log = tmp_path / 'log'
+    done = subprocess.run(
+        ['env', '-u', 'CUDA_VISIBLE_DEVICES', sys.executable, '-c', STEP.format(
+            root=ROOT, log=str(log), dynamic_rnn=dynamic_rnn)],
+        env=dict(os.environ, **null_gpu), stdout=subprocess.PIPE, check=True,
+        universal_newlines=True)
+    assert not set(json.loads(done.stdout)) - ON_CPU - more
+    found = counts(log)
+    assert (found['copies host to device'], found['copies device to host']) == copies
