@@ -2,11 +2,11 @@
 #     DATA_DIR=...  the folder with MNIST's four files
 #     MIRROR=...    where to fetch them from
 #     FLAGS=...     flags for train_lstm_mnist.py
-#     GPU=0         does not install CUDA 10.0 if the machine has an NVIDIA driver
+#     GPU=0         does not install CUDA 10.0 if the machine has an NVIDIA GPU
 # make quick        trains with --quick: a smaller network, in less time
 # make check-gpu    says whether TensorFlow can use this machine's GPU, and what to do
 # make gpu          installs CUDA 10.0 and cuDNN 7 into .venv
-#     CUBLAS=12     with cuBLAS 12, for GPUs newer than Turing; not tested on a GPU
+#     CUBLAS=10|12  with this cuBLAS (default: 12 for GPUs newer than Turing, else 10)
 # make test         runs the tests; MNIST_DATA_DIR=... names a folder with MNIST
 # make lint         runs the linter, and checks that the locks match requirements.txt
 # make lock         writes the locks in requirements/
@@ -28,22 +28,29 @@ python = .venv/bin/python
 data_dir = --data_dir "$$DATA_DIR"
 mirror = $${MIRROR:+--mirror "$$MIRROR"}
 
-# This file exists if the machine has an NVIDIA driver.
-DRIVER = /proc/driver/nvidia/version
+.PHONY: gpu gpu-if-any check-gpu train quick test lint lock tensorboard results bench horovod torture
 
-.PHONY: gpu gpu-if-driver check-gpu train quick test lint lock tensorboard results bench horovod torture
+# Python cannot report a signal that ends it. 132 to 139 are 128 + SIGILL to SIGSEGV; the
+# script itself returns 129, 130 and 143.
+train = $(python) train_lstm_mnist.py
+report_signal = { status=$$?; case $$status in \
+	137) echo 'error: the training was killed (status 137), probably because the machine has too little memory: see dmesg' >&2;; \
+	13[2-9]) echo "error: TensorFlow aborted (status $$status), probably because the GPU failed: see the lines above, nvidia-smi and dmesg" >&2;; \
+	esac; case $$status in \
+	13[2-9]) echo "To go on from the last checkpoint: make train FLAGS='--resume RUN_DIR', with the run directory named above" >&2;; \
+	esac; exit $$status; }
 
 # Digits never replace the data that FLAGS choose, or that of a run to --resume. There,
 # DATA_DIR is passed only if the user set it: its default may not be the run's folder.
-train: .venv/installed $(if $(filter 0,$(GPU)),,$(if $(wildcard $(DRIVER)),gpu-if-driver))
+train: .venv/installed $(if $(filter 0,$(GPU)),,gpu-if-any)
 ifneq (,$(filter --data_dir% --dataset% --mirror% --resume%,$(FLAGS)))
-	@$(python) train_lstm_mnist.py $(if $(filter file,$(origin DATA_DIR)),,$(data_dir)) $(mirror) $(FLAGS)
+	@$(train) $(if $(filter file,$(origin DATA_DIR)),,$(data_dir)) $(mirror) $(FLAGS) || $(report_signal)
 else
 	@$(python) data.py "$$DATA_DIR" $${MIRROR:+"$$MIRROR"}; \
 	case $$? in \
-	0)  exec $(python) train_lstm_mnist.py $(data_dir) $(FLAGS);; \
+	0)  $(train) $(data_dir) $(FLAGS) || $(report_signal);; \
 	3)  echo "MNIST is not in $$DATA_DIR and could not be fetched. Training on scikit-learn's small digits instead." >&2; \
-	    $(python) train_lstm_mnist.py --dataset digits $(FLAGS) && \
+	    $(train) --dataset digits $(FLAGS) || $(report_signal); \
 	    echo "This accuracy is on scikit-learn's digits, NOT on MNIST." >&2;; \
 	*)  exit 1;; \
 	esac
@@ -55,8 +62,8 @@ quick: train
 gpu: .venv/installed
 	@$(python) tools/cuda.py $(if $(CUBLAS),--cublas $(CUBLAS)) .venv
 
-gpu-if-driver: .venv/installed
-	@$(python) tools/cuda.py --if-driver .venv || { \
+gpu-if-any: .venv/installed
+	@$(python) tools/cuda.py --if-gpu $(if $(CUBLAS),--cublas $(CUBLAS)) .venv || { \
 	    echo 'To train on the CPU: make train GPU=0' >&2; exit 1; }
 
 check-gpu: .venv/installed

@@ -18,7 +18,7 @@ from conftest import NOWHERE, ROOT
 STAND_IN = '''#!/bin/sh
 echo "$@" >> log
 case "$1 $2" in
-"-c import os"*) echo "$0";;
+"-c import ensurepip, os"*) echo "$0";;
 "-m venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python;;
 *) test ! -f "$1.status" || exit $(cat "$1.status");;
 esac
@@ -42,7 +42,7 @@ def project(tmp_path):
     for name in ('bench', 'requirements', 'tools', 'training'):
         shutil.copytree(os.path.join(ROOT, name), str(tmp_path / name))
     (tmp_path / 'bin').mkdir()
-    for tool in ('mkdir', 'cp', 'cat', 'touch', 'grep', 'date'):
+    for tool in ('mkdir', 'cp', 'cat', 'touch', 'grep', 'date', 'rm'):
         (tmp_path / 'bin' / tool).symlink_to(shutil.which(tool))
     return tmp_path
 
@@ -110,31 +110,58 @@ def test_a_named_python_that_is_not_3_7_is_an_error(with_python):
     done = make(with_python, 'train', 'PYTHON=./other')
     assert done.returncode != 0
     assert done.stderr.startswith(
-        'error: ./other is not Python 3.7. TensorFlow 1.15 does not run on a newer ')
+        'error: ./other is not a Python 3.7 with venv. TensorFlow 1.15 does not run ')
     assert not (with_python / '.venv').exists() and not (with_python / 'log').exists()
 
 
-@pytest.mark.parametrize('lacks', ['venv', 'pip'])
-def test_without_python_3_7_the_error_tells_how_to_install_it(lacks, project):
-    write(project / 'bin' / 'python3', '''#!/bin/sh
+# A newer python3 that may lack ensurepip or pip. Its pip installs the uv stand-in.
+NEWER_PYTHON = '''#!/bin/sh
+echo "$*" >> python3.log
 case "$*" in
-"-m {lacks} "*) echo No module named {lacks} >&2; exit 1;;
-"-m venv "*) mkdir -p .uv/bin && cp "$0" .uv/bin/python;;
+"-c import ensurepip"|"-c import pip") [ -e "has ${{2#import }}" ];;
 "-c "*) exec {python} -c "import sys; sys.version_info = 3, 8; $2";;
+"-m venv "*) mkdir -p .uv/bin && cp "$0" .uv/bin/python;;
+"-m pip "*) [ -e network ] && mkdir -p .uv/bin && cp uv uv.python .uv/bin;;
 esac
-'''.format(lacks=lacks, python=sys.executable))
+'''.format(python=sys.executable)
+PIP = ('-m pip install %s--quiet --no-cache-dir --disable-pip-version-check '
+       '--require-hashes -r /dev/stdin')
+
+
+@pytest.mark.parametrize('has, said', [
+    (['pip'], []), (['ensurepip'], []),  # but no network
+    ([], ['python3 has neither venv nor pip. To get them: apt install python3-venv'])])
+def test_without_python_3_7_the_error_tells_how_to_install_it(has, said, project):
+    write(project / 'bin' / 'python3', NEWER_PYTHON)
+    for name in has:
+        write(project / ('has ' + name), '')
     done = make(project, 'test')
     assert done.returncode != 0
-    assert done.stderr.splitlines()[:3] == [
+    assert done.stderr.splitlines()[:2 + len(said)] == [
         'No Python 3.7 was found. Fetching uv 0.6.17 (17 MB) into .uv, and with it '
-        'CPython 3.7.9 into .python.', 'No module named ' + lacks,
-        'error: no Python 3.7 was found on the PATH, in %s or by uv, and none could '
-        'be fetched. TensorFlow 1.15 does not run on a newer Python. To install 3.7:'
-        % (project / 'home/.pyenv')]
+        'CPython 3.7.9 into .python.', *said,
+        'error: no Python 3.7 with venv was found on the PATH, in %s or by uv, and '
+        'none could be fetched. TensorFlow 1.15 does not run on a newer Python. To '
+        'install 3.7:' % (project / 'home/.pyenv')]
     for way in ('uvx uv@0.6.17 python install 3.7.9', 'pyenv install 3.7',
                 'conda create -n py37 python=3.7', 'deadsnakes'):
         assert way in done.stderr
     assert not (project / '.venv').exists() and not (project / '.python').exists()
+
+
+@pytest.mark.parametrize('has, asks', [
+    ('ensurepip', ['-c import ensurepip', '-m venv .uv', PIP % '']),
+    ('pip', ['-c import ensurepip', '-c import pip', PIP % '--target .uv '])])
+def test_a_python_is_fetched_with_venv_or_with_pip(has, asks, project):
+    for name, script in (('bin/python3', NEWER_PYTHON), ('uv', STAND_IN_UV),
+                         ('uv.python', STAND_IN), ('has ' + has, ''), ('network', '')):
+        write(project / name, script)
+    write(project / '.uv' / 'half', '')  # of a fetch that failed
+    done = make(project, 'test')
+    assert done.returncode == 0, done.stderr
+    assert (project / 'python3.log').read_text().splitlines()[1:] == asks
+    assert not (project / '.uv' / 'half').exists()
+    assert '-m pytest -ra -n 2 --dist worksteal tests' in calls(project)
 
 
 def test_a_python_is_fetched_once(project):
@@ -224,24 +251,46 @@ def test_the_digits_never_replace_data_that_flags_choose(
     (project / 'train_lstm_mnist.py.status').write_text('1')
     done = make(project, 'train', 'FLAGS=--seed 1 ' + flag, *variables)
     assert done.returncode != 0 and 'MNIST' not in done.stderr
-    assert calls(project) == ['train_lstm_mnist.py %s--seed 1 %s' % (passes, flag)]
+    assert calls(project)[1:] == ['train_lstm_mnist.py %s--seed 1 %s' % (passes, flag)]
 
 
-@pytest.mark.parametrize('driver, gpu, installs', [
-    (True, [], True), (True, ['GPU=0'], False), (False, [], False)])
-def test_train_installs_cuda_if_there_is_a_driver(driver, gpu, installs, with_python):
-    if driver:
-        (with_python / 'driver').write_text('')
-    assert make(with_python, 'train', 'DRIVER=driver', *gpu).returncode == 0
+@pytest.mark.parametrize('variables, calls_cuda', [
+    ([], '--if-gpu .venv'), (['CUBLAS=10'], '--if-gpu --cublas 10 .venv'),
+    (['GPU=0'], None)])
+def test_train_installs_cuda_if_there_is_a_gpu(variables, calls_cuda, with_python):
+    assert make(with_python, 'train', *variables).returncode == 0
     asked = calls(with_python)
     assert asked[-1] == 'train_lstm_mnist.py --data_dir MNIST_data'
-    assert ('tools/cuda.py --if-driver .venv' in asked) == installs
+    assert [line for line in asked if 'cuda.py' in line] == (
+        ['tools/cuda.py ' + calls_cuda] if calls_cuda else [])
+
+
+@pytest.mark.parametrize('status, error', [
+    (134, 'error: TensorFlow aborted (status 134), probably because the GPU failed: '
+     'see the lines above, nvidia-smi and dmesg'),
+    (139, 'error: TensorFlow aborted (status 139), probably because the GPU failed: '
+     'see the lines above, nvidia-smi and dmesg'),
+    (137, 'error: the training was killed (status 137), probably because the machine '
+     'has too little memory: see dmesg'),
+    (1, None), (130, None)])
+@pytest.mark.parametrize('flags, data_status', [
+    ('', 0), ('--resume r', 0), ('', 3)])  # on MNIST, of the user's choice, on digits
+def test_train_reports_a_signal(status, error, flags, data_status, project):
+    write_environment(project, STAND_IN)
+    (project / 'data.py.status').write_text(str(data_status))
+    (project / 'train_lstm_mnist.py.status').write_text(str(status))
+    done = make(project, 'train', 'GPU=0', 'FLAGS=' + flags)
+    assert done.returncode != 0 and 'Error %d' % status in done.stderr
+    assert [line for line in done.stderr.splitlines()
+            if line.startswith(('error:', 'To go on'))] == [
+        error, "To go on from the last checkpoint: make train FLAGS='--resume "
+        "RUN_DIR', with the run directory named above"] * bool(error)
 
 
 def test_train_on_the_digits_for_real_if_no_mirror_answers(project):
     write_environment(project, '#!/bin/sh\nexec %s "$@"\n' % sys.executable)
     done = make(project, 'train', 'MIRROR=' + NOWHERE,
-                'FLAGS=--steps 1 --hidden_size 8 --dynamic_rnn --device cpu')
+                'GPU=0', 'FLAGS=--steps 1 --hidden_size 8 --dynamic_rnn --device cpu')
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == '(1257, 784)'
     assert done.stdout.splitlines()[-1].startswith('test accuracy ')
