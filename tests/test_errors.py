@@ -1,4 +1,7 @@
-"""Streams whose encoding lacks letters. The tests of the scripts show more."""
+"""Streams whose encoding lacks letters, and the import of TensorFlow.
+
+The tests of the scripts show more.
+"""
 import os
 import subprocess
 import sys
@@ -17,3 +20,13 @@ def test_a_letter_that_the_encoding_lacks_is_printed_as_its_code(encoding, told)
         [sys.executable, '-c', code], stdout=subprocess.PIPE,
         env=dict(os.environ, PYTHONPATH=ROOT, PYTHONIOENCODING=encoding))
     assert (done.returncode, done.stdout) == (0, told)
+
+
+@pytest.mark.parametrize('given, found', [({}, str(2 ** 32)),
+                                          ({'CUDA_CACHE_MAXSIZE': '9'}, '9')])
+def test_the_cache_of_the_driver_is_large_enough_for_tensorflow(given, found):
+    code = ('import os; from training.errors import import_tensorflow as f; f()\n'
+            'print(os.environ["CUDA_CACHE_MAXSIZE"])')
+    done = subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE,
+                          cwd=ROOT, env=dict(os.environ, **given))
+    assert done.stdout.decode() == found + '\n'
