@@ -60,7 +60,8 @@ def compile_entry(ptxas, arch, options, ptx, folder):
     source, code = (os.path.join(folder, name) for name in ('a.ptx', 'a.cubin'))
     with open(source, 'wb') as f:
         f.write(ptx)
-    done = subprocess.run([ptxas, '-arch=' + arch, *options, source, '-o', code])
+    done = subprocess.run(
+        [ptxas, '--disable-warnings', '-arch=' + arch, *options, source, '-o', code])
     return 0 if done.returncode else os.path.getsize(code)
 
 
@@ -79,7 +80,7 @@ def main(arch, *libraries):
         with tempfile.TemporaryDirectory() as folder:
             sizes = [compile_entry(ptxas, arch, *entry, folder)
                      for entry in found[max(found)]]
-        print('%s: %d PTX files, %d compiled for %s, %.0f s of one core, %d MB of '
+        print('%s: %d PTX files, %d compiled for %s, %.0f s of one core, %.0f MB of '
               'machine code' % (
                   os.path.basename(path), len(sizes), len(list(filter(None, sizes))),
                   arch, child_seconds() - before, sum(sizes) / 1e6))

@@ -42,8 +42,9 @@ def on_null_gpu(null_gpu):
     GPU is on no PCI bus, and in WSL2.
     """
     def on_null_gpu(script, *args, **settings):
-        done = run(script, *args, prefix=('env', '-u', 'CUDA_VISIBLE_DEVICES'),
-                   **dict(null_gpu, **settings))
+        hidden = () if 'CUDA_VISIBLE_DEVICES' in settings else (
+            'env', '-u', 'CUDA_VISIBLE_DEVICES')
+        done = run(script, *args, prefix=hidden, **dict(null_gpu, **settings))
         done.stderr = ''.join(line for line in done.stderr.splitlines(True)
                               if 'NUMA' not in line)
         return done
@@ -70,10 +71,12 @@ def counts(path):
         r'^([a-z ]+)\t(\d+)', path.read_text(), re.M)}
 
 
-def test_it_trains_on_the_first_gpu(on_null_gpu, tmp_path):
+@pytest.mark.parametrize('visible, first', [({}, '0'),
+                                            ({'CUDA_VISIBLE_DEVICES': '1,0'}, '1')])
+def test_it_trains_on_the_first_gpu(visible, first, on_null_gpu, tmp_path):
     log = tmp_path / 'log'
     done = on_null_gpu(SCRIPT, *FLAGS, '--run_dir', tmp_path / 'run',
-                       NULL_CUDA_GPUS='2', NULL_CUDA_LOG=str(log))
+                       NULL_CUDA_GPUS='2', NULL_CUDA_LOG=str(log), **visible)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[:2] == [
         GPU + ', the first of 2; CUDA_VISIBLE_DEVICES chooses another',
@@ -81,7 +84,7 @@ def test_it_trains_on_the_first_gpu(on_null_gpu, tmp_path):
     assert len(done.stderr.splitlines()) == 3  # and the progress
     assert json.loads((tmp_path / 'run/result.json').read_text())['device'] == (
         'Null CUDA device')
-    assert re.findall(r'GPU (\d)\tcontexts (\d)', log.read_text()) == [('0', '1')]
+    assert re.findall(r'GPU (\d)\tcontexts (\d)', log.read_text()) == [(first, '1')]
     assert counts(log)['launches'] > 1000
 
 
