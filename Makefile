@@ -35,9 +35,9 @@ mirror = $${MIRROR:+--mirror "$$MIRROR"}
 train = $(python) train_lstm_mnist.py
 report_signal = { status=$$?; case $$status in \
 	137) echo 'error: the training was killed (status 137), probably because the machine has too little memory: see dmesg' >&2;; \
-	13[2-9]) echo "error: TensorFlow aborted (status $$status), probably because the GPU failed: see the lines above, nvidia-smi and dmesg" >&2;; \
+	13[2-9]) echo "error: TensorFlow aborted (status $$status), probably because the GPU failed or has no memory left: see the lines above, nvidia-smi and dmesg" >&2;; \
 	esac; case $$status in \
-	13[2-9]) echo "To go on from the last checkpoint: make train FLAGS='--resume RUN_DIR', with the run directory named above" >&2;; \
+	13[2-9]) echo "If the run directory named above has a checkpoint, go on with make train FLAGS='--resume runs/...'. If it happens again, add --device cpu to FLAGS." >&2;; \
 	esac; exit $$status; }
 
 # Digits never replace the data that FLAGS choose, or that of a run to --resume. There,

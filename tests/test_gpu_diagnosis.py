@@ -2,6 +2,7 @@
 import ctypes
 import ctypes.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -58,15 +59,16 @@ def machine(**found):
        'CUDA_VISIBLE_DEVICES=%s shows no GPU' % visible,
        'unset CUDA_VISIBLE_DEVICES, or give it the number of a GPU')
       for visible in ('7', '')],
-    (dict(error=(803, 'CUDA_ERROR_SYSTEM_DRIVER_MISMATCH'), gpus=[]), 'unusable',
+    (dict(error=(803, 'CUDA_ERROR_SYSTEM_DRIVER_MISMATCH'), gpus=[], visible='0'),
+     'unusable',
      'the NVIDIA driver shows no GPU (CUDA_ERROR_SYSTEM_DRIVER_MISMATCH)', RESTART),
     (dict(libraries=ONLY_DRIVER), 'unusable', 'it could not load libcudart.so.10.0, '
      'libcublas.so.10.0, libcufft.so.10.0, libcurand.so.10.0, libcusolver.so.10.0, '
      'libcusparse.so.10.0, libcudnn.so.7', 'make gpu'),
     (dict(context=(2, 'CUDA_ERROR_OUT_OF_MEMORY'), memory=None), 'busy',
      'other programs use the memory of the GPU (Tesla T4, 0 MiB free)', OTHERS),
-    (dict(memory=(199, 15360)), 'busy',
-     'other programs use the memory of the GPU (Tesla T4, 199 MiB free)', OTHERS),
+    (dict(memory=(399, 15360)), 'busy',
+     'other programs use the memory of the GPU (Tesla T4, 399 MiB free)', OTHERS),
     *[(dict(context=(number, ''), memory=None), 'busy', 'another program uses the GPU '
        'alone (Tesla T4, exclusive mode)', 'stop it (nvidia-smi lists it)')
       for number in (46, 101)],
@@ -77,7 +79,7 @@ def test_verdict_says_why_and_what_to_do(found, state, why, advice):
     assert gpu.verdict(found) == (state, why, advice)
     last = gpu.describe(found)[-2 if advice else -1:]
     assert last == ['TensorFlow 1.15 %s use a GPU here: %s' % (
-        'can' if state == 'usable' else 'cannot', why)] + (
+        'cannot' if state != 'usable' else 'may' if advice else 'can', why)] + (
             ['next: ' + advice] if advice else [])
 
 
@@ -125,10 +127,34 @@ def test_check_gpu_prints_the_diagnosis(null_gpu):
         *gpu.CUDA_LIBRARIES, gpu.DRIVER_LIBRARY]
 
 
-def test_driver_that_crashes_is_an_error(monkeypatch):
-    monkeypatch.setattr(sys, 'executable', '/bin/false')
-    with pytest.raises(gpu.UserError, match='asking the NVIDIA driver .* failed'):
+@pytest.mark.parametrize('code, said', [
+    ('int cuInit(unsigned flags) { return 0; }',
+     'undefined symbol: cuDriverGetVersion'),
+    ('#include <stdlib.h>\nint cuDriverGetVersion(int *v) { abort(); }', 'status -6')])
+def test_a_driver_that_does_not_answer_is_an_error(code, said, null_gpu, tmp_path,
+                                                   monkeypatch):
+    (tmp_path / 'cuda.c').write_text(code)
+    subprocess.run(['cc', '-w', '-shared', '-fPIC', '-o', 'libcuda.so.1', 'cuda.c'],
+                   cwd=str(tmp_path), check=True)
+    monkeypatch.setenv('LD_LIBRARY_PATH', str(tmp_path))
+    with pytest.raises(gpu.UserError) as error:
         gpu.look('/nowhere')
+    assert re.match(r'the NVIDIA driver gives no answer \(.*%s\): see what nvidia-smi '
+                    'says, or use --device cpu$' % said, str(error.value))
+
+
+def test_the_answer_survives_other_output_and_odd_names(
+        null_gpu, tmp_path, monkeypatch):
+    (tmp_path / 'site').mkdir()
+    (tmp_path / 'site/sitecustomize.py').write_text('print("hello")')
+    (tmp_path / 'struct.py').write_text('raise ImportError')  # not the one to import
+    monkeypatch.chdir(str(tmp_path))
+    monkeypatch.delenv('CUDA_VISIBLE_DEVICES')
+    for name, value in dict(null_gpu, NULL_CUDA_NAME='\u00e9' * 60, LC_ALL='C',
+                            PYTHONIOENCODING='latin-1',
+                            PYTHONPATH=str(tmp_path / 'site')).items():
+        monkeypatch.setenv(name, value)
+    assert gpu.look(str(tmp_path / '\u00e9')).gpus[0][0].startswith('\u00e9' * 40)
 
 
 @pytest.mark.parametrize('text, version', [

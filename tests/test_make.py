@@ -266,10 +266,10 @@ def test_train_installs_cuda_if_there_is_a_gpu(variables, calls_cuda, with_pytho
 
 
 @pytest.mark.parametrize('status, error', [
-    (134, 'error: TensorFlow aborted (status 134), probably because the GPU failed: '
-     'see the lines above, nvidia-smi and dmesg'),
-    (139, 'error: TensorFlow aborted (status 139), probably because the GPU failed: '
-     'see the lines above, nvidia-smi and dmesg'),
+    (134, 'error: TensorFlow aborted (status 134), probably because the GPU failed or '
+     'has no memory left: see the lines above, nvidia-smi and dmesg'),
+    (139, 'error: TensorFlow aborted (status 139), probably because the GPU failed or '
+     'has no memory left: see the lines above, nvidia-smi and dmesg'),
     (137, 'error: the training was killed (status 137), probably because the machine '
      'has too little memory: see dmesg'),
     (1, None), (130, None)])
@@ -282,9 +282,11 @@ def test_train_reports_a_signal(status, error, flags, data_status, project):
     done = make(project, 'train', 'GPU=0', 'FLAGS=' + flags)
     assert done.returncode != 0 and 'Error %d' % status in done.stderr
     assert [line for line in done.stderr.splitlines()
-            if line.startswith(('error:', 'To go on'))] == [
-        error, "To go on from the last checkpoint: make train FLAGS='--resume "
-        "RUN_DIR', with the run directory named above"] * bool(error)
+            if line.startswith(('error:', 'If the run'))] == [
+        error, 'If the run directory named above has a checkpoint, go on with make '
+        "train FLAGS='--resume runs/...'. If it happens again, add --device cpu to "
+        'FLAGS.'
+        ] * bool(error)
 
 
 def test_train_on_the_digits_for_real_if_no_mirror_answers(project):

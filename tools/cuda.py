@@ -112,17 +112,19 @@ def install(environment, folder, cublas):
     parts = missing(folder, cublas)
     wheels = {part.requirement: part for part in parts}
     unpacked = sum(part.unpacked for part in parts)
-    print("Fetching NVIDIA's %s into %s, %d MB unpacked. Licences: %s" % (
-        ' and '.join('%s (%d MB)' % (part.name, part.download)
-                     for part in wheels.values()), environment, unpacked, LICENCES),
-        file=sys.stderr)
+    if parts:  # else only a link changes
+        print("Fetching NVIDIA's %s into %s, %d MB unpacked. Licences: %s" % (
+            ' and '.join('%s (%d MB)' % (part.name, part.download)
+                         for part in wheels.values()),
+            environment, unpacked, LICENCES), file=sys.stderr)
     needed = unpacked + sum(part.download for part in wheels.values())
     free = shutil.disk_usage(folder).free // 10 ** 6
     if free < needed:
         sys.exit('error: %s needs %d MB, and %d MB are free: make room and run again'
                  % (folder, needed, free))
     with tempfile.TemporaryDirectory('.part', 'cuda-', folder) as staging:
-        fetch(environment, staging, wheels)
+        if parts:
+            fetch(environment, staging, wheels)
         paths = [path for part in parts for path in part.paths]
         for wheel in glob.glob(os.path.join(glob.escape(staging), '*.whl')):
             with zipfile.ZipFile(wheel) as archive:
@@ -179,11 +181,13 @@ def run(folder, machine, flags):
         print(UNTRIED % (machine.gpus[0][0], '' if machine.cuda >= (12, 0) else
                          'It needs the driver %s or newer. ' % gpu.DRIVER_12),
               file=sys.stderr)
-    wanted = [flags.cublas] if flags.cublas else ['12'] if newer else sorted(PARTS)
+    old_driver = machine.cuda and machine.cuda < (12, 0)  # not enough for cuBLAS 12
+    wanted = ([flags.cublas] if flags.cublas else ['12'] if newer
+              else ['10'] if old_driver else sorted(PARTS))
     for cublas in wanted:
         if is_installed(folder, cublas):
             return '%s is in %s already' % (NAMES[cublas], flags.environment)
-    if wanted == sorted(PARTS) and all(
+    if not flags.cublas and not newer and all(
             machine.libraries[name] for name in gpu.CUDA_LIBRARIES):
         return 'CUDA 10.0 is on this machine already, and TensorFlow uses it'
     install(flags.environment, folder, wanted[0])
@@ -204,17 +208,16 @@ def main():
                         'installed one, or 10')
     flags = parser.parse_args()
     folder = find_tensorflow(flags.environment)
-    try:
-        machine = gpu.look(folder)
-    except gpu.UserError as error:
-        sys.exit('error: %s' % error)
-    if flags.if_gpu and not gpu.would_be_usable(machine):
-        return 0
     # An exception, so that the temporary folder is deleted.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
+        machine = gpu.look(folder)
+        if flags.if_gpu and not gpu.would_be_usable(machine):
+            return 0
         with lock(folder):
             print(run(folder, machine, flags), file=sys.stderr)
+    except gpu.UserError as error:
+        sys.exit('error: %s' % error)
     except OSError as error:
         sys.exit('error: cannot write into %s (%s): fix that and run again'
                  % (folder, error.strerror or error))

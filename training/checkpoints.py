@@ -5,10 +5,13 @@ import sys
 import numpy as np
 import tensorflow as tf
 
+from training import device
 from training.errors import UserError, reason
 from training.run_directory import checkpoint_steps
 
 KEPT = 3  # checkpoints
+# TensorFlow raises an InternalError if the GPU fails, and the others if a disk does.
+FILE_ERRORS = set(tf.errors.OpError.__subclasses__()) - {tf.errors.InternalError}
 # Guessing has a loss of 0.23, ln(10) / 10. With a loss of 100, the right digits have
 # a probability of exp(-1000): the learning rate is too high, and the loss grows.
 WORST_LOSS = 100.0
@@ -56,7 +59,7 @@ class CheckpointHook(Hook):
         weights = self._sess.run(tf.trainable_variables())
         if not all(np.isfinite(weight).all() for weight in weights):
             raise diverged(self._directory, step, 'weights that are not finite')
-        with self._directory.writing('model.ckpt-%d' % step, tf.errors.OpError):
+        with self._directory.writing('model.ckpt-%d' % step, *FILE_ERRORS):
             os.stat(self._directory.path)  # TensorFlow would make a missing folder
             self._saver.save(self._sess, self._directory.file('model.ckpt'), step,
                              write_meta_graph=False)
@@ -76,6 +79,8 @@ class CheckpointHook(Hook):
                 check_model(path)
                 self._saver.restore(self._sess, path)
             except (tf.errors.OpError, ValueError) as error:
+                if device.explain(error, True):
+                    raise  # memory is short, or the GPU fails: it is no damage
                 damaged.append('%s is damaged (%s)' % (path, reason(error)))
                 continue
             for why in damaged:

@@ -94,7 +94,9 @@ def _list_gpus(config):
         return [local for local in device_lib.list_local_devices(config)
                 if local.device_type == 'GPU']
     except tf.errors.OpError as error:
-        raise explain(error, True) or error
+        raise explain(error, True) or UserError(
+            'TensorFlow cannot list the GPUs (%s): fix that, or use --device cpu'
+            % reason(error))
 
 
 @contextlib.contextmanager
@@ -122,9 +124,10 @@ def _without_error(harmless):
             os.dup2(stderr, 2)
             os.close(stderr)
             log.seek(0)
-            for line in log:
-                if harmless not in line:
-                    os.write(2, line)
+            with contextlib.suppress(OSError):  # stderr is a full disk, or the like
+                for line in log:
+                    if harmless not in line:
+                        os.write(2, line)
 
 
 def is_out_of_memory(error):
@@ -136,19 +139,25 @@ def is_out_of_memory(error):
             'Status: out of memory'))
 
 
-def explain(error, on_gpu):
-    """Return the `UserError` for an exception that TensorFlow raised, or None."""
+def explain(error, on_gpu, can_shrink=True):
+    """Return the `UserError` for an exception that TensorFlow raised, or None.
+
+    on_gpu: bool, whether the graph runs on a GPU.
+    can_shrink: bool, whether the user may choose a smaller network or batch.
+    """
     if not isinstance(error, tf.errors.OpError):
         return None
     others = 'stop other programs on the GPU (nvidia-smi lists them)'
     if is_out_of_memory(error):
         what = 'out of GPU memory' if on_gpu else 'out of memory'
-        advice = '%s, or lower --batch_size, --hidden_size or --layer_num' % (
-            others if on_gpu else 'stop other programs')
+        advice = others if on_gpu else 'stop other programs'
+        if can_shrink:
+            advice += ', or lower --batch_size, --hidden_size or --layer_num'
     elif 'Blas ' in str(error) or 'CUBLAS_' in str(error):
         what = 'cuBLAS failed on the GPU'
         advice = '%s; if the GPU is newer than RTX 20, see docs/gpu.md' % others
-    elif on_gpu and isinstance(error, tf.errors.InternalError):
+    elif on_gpu and (isinstance(error, tf.errors.InternalError)
+                     or 'memcopy' in str(error)):
         what = 'the GPU failed'
         advice = 'see what nvidia-smi and dmesg say, or use --device cpu'
     else:

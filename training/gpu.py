@@ -33,11 +33,11 @@ NEWEST_CAPABILITY = (7, 5)  # in cuBLAS 10.0
 DRIVER_10, DRIVER_12 = '410.48', '525.60.13'
 
 # MiB that the tutorial's network needs. With less, TensorFlow waits for minutes before
-# it gives up (tests/null_cuda with NULL_CUDA_MIB=500 and 400).
-NEEDED_MEMORY = 200
+# it gives up (tests/null_cuda with NULL_CUDA_MIB=700 and 600, of which 300 are taken).
+NEEDED_MEMORY = 400
 
 # CUresult and CUdevice_attribute in cuda.h.
-OUT_OF_MEMORY, DEVICE_UNAVAILABLE, INVALID_DEVICE = 2, 46, 101
+OUT_OF_MEMORY, DEVICE_UNAVAILABLE, NO_DEVICE, INVALID_DEVICE = 2, 46, 100, 101
 CAPABILITY_MAJOR, CAPABILITY_MINOR = 75, 76
 
 # Advice for a GPU newer than Turing, which needs cuBLAS 12 (see tools/cuda.py).
@@ -84,15 +84,17 @@ def look(folder):
             if it is not built for CUDA 10.0; then only the driver is looked for.
     """
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    done = subprocess.run(
-        [sys.executable, '-c', 'import sys; sys.path.insert(0, %r); '
-         'from training import gpu; print(tuple(gpu.look_here(%r)))' % (root, folder)],
-        stdout=subprocess.PIPE, universal_newlines=True)
+    # The answer is the last line, in ASCII. Libraries may print others before it.
+    code = ('import sys; sys.path[0] = %a; from training import gpu; '
+            'print(ascii(tuple(gpu.look_here(%a))))' % (root, folder))
+    done = subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE)
     if done.returncode:
-        raise UserError('asking the NVIDIA driver about the GPU failed (status %d): '
-                        'see what nvidia-smi says, or use --device cpu'
-                        % done.returncode)
-    return Machine(*ast.literal_eval(done.stdout))
+        said = done.stderr.decode(errors='replace').strip().split('\n')[-1]
+        raise UserError('the NVIDIA driver gives no answer (%s): see what nvidia-smi '
+                        'says, or use --device cpu'
+                        % (said or 'status %d' % done.returncode))
+    return Machine(*ast.literal_eval(done.stdout.decode().splitlines()[-1]))
 
 
 def look_here(folder):
@@ -150,7 +152,7 @@ def ask_driver(cuda):
     for device in range(ask(cuda.cuDeviceGetCount, ctypes.c_int)):
         name = ctypes.create_string_buffer(100)
         cuda.cuDeviceGetName(name, len(name), device)
-        answers['gpus'].append((name.value.decode(), tuple(
+        answers['gpus'].append((name.value.decode(errors='replace'), tuple(
             ask(cuda.cuDeviceGetAttribute, ctypes.c_int, attribute, device)
             for attribute in (CAPABILITY_MAJOR, CAPABILITY_MINOR))))
     context = ctypes.c_void_p()
@@ -219,7 +221,7 @@ def _gpu(machine):
 
 def _no_gpu(machine):
     """Return why the driver shows no GPU, and what to do."""
-    if machine.visible is not None:
+    if machine.visible is not None and machine.error[0] in (0, NO_DEVICE):
         return ('CUDA_VISIBLE_DEVICES=%s shows no GPU' % machine.visible,
                 'unset CUDA_VISIBLE_DEVICES, or give it the number of a GPU')
     for node in ('/dev/nvidiactl', '/dev/nvidia0'):
@@ -261,8 +263,8 @@ def describe(machine):
     """Return the diagnosis as a list of lines."""
     state, why, advice = verdict(machine)
     return [
-        'driver: %s' % (machine.driver or ('of unknown version' if machine.cuda
-                                           else 'none')),
+        'driver: %s' % (machine.driver or (
+            'present, version unknown' if machine.cuda else 'none')),
         *(['CUDA of the driver: %d.%d' % machine.cuda] if machine.cuda else []),
         *['GPU: %s, compute capability %d.%d' % (name, *capability)
           for name, capability in machine.gpus],
@@ -271,7 +273,7 @@ def describe(machine):
         *['%s: %s' % (name, path or 'not found')
           for name, path in machine.libraries.items()],
         'TensorFlow 1.15 %s use a GPU here: %s' % (
-            'can' if state == 'usable' else 'cannot', why),
+            'cannot' if state != 'usable' else 'may' if advice else 'can', why),
         *(['next: ' + advice] if advice else [])]
 
 

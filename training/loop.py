@@ -80,11 +80,13 @@ class Run(object):
                             'on with --resume %s, which has %s' % (
                                 self._step + 1, self._directory.path,
                                 self._directory.kept()))
+        run_dir = self._directory.path
+        begun = run_dir is not None and last_step(run_dir)
         explained = device.explain(
-            error, self._device is not None and self._device.name != 'CPU')
-        if explained and last_step(self._directory.path):
-            raise UserError('%s; then go on with --resume %s, which has %s' % (
-                explained, self._directory.path, self._directory.kept()))
+            error, self._device is not None and self._device.name != 'CPU', not begun)
+        if explained and begun:
+            raise UserError('%s; then go on with --resume %s, which has %s'
+                            % (explained, run_dir, self._directory.kept()))
         if explained:
             raise explained
 

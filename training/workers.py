@@ -113,10 +113,10 @@ def join(argv):
     rank, gpus = hvd.local_rank(), os.environ.get('CUDA_VISIBLE_DEVICES')
     os.environ['CUDA_VISIBLE_DEVICES'] = str(rank) if gpus is None else ''.join(
         gpus.split(',')[rank:rank + 1])
-    return Workers(hvd, _first_config(argv, hvd.local_size()))
+    return Workers(hvd, _first_config(argv, hvd.rank(), hvd.local_size()))
 
 
-def _first_config(argv, workers_here):
+def _first_config(argv, rank, workers_here):
     """Return the config of the first session, before all flags are known.
 
     It decides how many threads the process has, and whether it sees its GPU.
@@ -127,6 +127,9 @@ def _first_config(argv, workers_here):
     config = tf.ConfigProto()
     device.share_cores(config, '--dynamic_rnn' in argv, workers_here)
     on_cpu = re.search('--device[= ]cpu', ' '.join(argv))
-    device.choose(config, 'cpu' if on_cpu else 'auto')
+    chosen = device.choose(config, 'cpu' if on_cpu else 'auto')
+    if chosen.substitute and rank != 0:  # which will not print any more
+        print('warning: the worker of rank %d trains on %s' % (rank, chosen.where),
+              file=sys.stderr)
     config.device_count['GPU'] = 0
     return config
