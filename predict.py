@@ -50,19 +50,27 @@ def parse_flags(argv=None):
                         type=picture('.png'),
                         help='draw what the gates and the states of each layer do '
                         'with each row of the one image')
+    parser.add_argument('--show', metavar='OUT.png', type=picture('.png'),
+                        help='draw the one FILE, the digit that was found in it, and '
+                        'what the network gets of it')
+    parser.add_argument('--as_is', action='store_true',
+                        help='only scale each FILE to 28 x 28, for a network that was '
+                        'trained on other pictures than digits')
     parser.add_argument('--device', default='cpu', choices=('cpu', 'gpu'),
                         help='one image is faster on the CPU than a GPU starts '
                         '(default: %(default)s)')
     flags = parser.parse_intermixed_args(argv)
     if (flags.test is None) == (not flags.files):
         parser.error('name either FILEs or --test N')
-    for name in ('rows', 'cells'):
+    if flags.show and not flags.files:
+        parser.error('argument --show: draws a FILE, and there is none')
+    for name in ('rows', 'cells', 'show'):
         if getattr(flags, name) and len(flags.files) > 1:
             parser.error('argument --%s: draws one image, and there are %d'
                          % (name, len(flags.files)))
     paths = [os.path.realpath(path)
-             for path in [flags.rows, flags.cells, *flags.files] if path]
-    if len(set(paths)) < len(paths) and (flags.rows or flags.cells):
+             for path in [flags.rows, flags.cells, flags.show, *flags.files] if path]
+    if len(set(paths)) < len(paths) and (flags.rows or flags.cells or flags.show):
         parser.error('a drawing would replace the image or the other drawing: '
                      'name another file')
     return flags
@@ -105,8 +113,12 @@ def read(flags, path):
     if path is None:
         image, label = test_image(flags)
         return image, 'test image %d' % flags.test, ', labelled %d' % label
-    from training import images  # needs Pillow
-    return images.read_image(path), path, ''
+    from training import images  # needs Pillow and scipy
+    seen = images.read_image(path, flags.as_is)
+    if flags.show:
+        from training import plots  # needs matplotlib
+        write_picture(flags.show, plots.draw_seen(*seen))
+    return seen[-1], path, ''
 
 
 def write_picture(path, body):

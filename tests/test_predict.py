@@ -111,8 +111,8 @@ def test_a_test_image_from_moved_data(digits_run, made_up_dir, tmp_path):
     assert re.fullmatch('test image 63: .*, labelled 3\n', done.stdout)
 
 
-@pytest.mark.parametrize('package, what', [('PIL', 'Pillow'),
-                                           ('matplotlib', 'matplotlib')])
+@pytest.mark.parametrize('package, what', [
+    ('PIL', 'Pillow'), ('scipy', 'scipy'), ('matplotlib', 'matplotlib')])
 def test_a_package_is_missing(package, what, digits_run, digits, tmp_path):
     Image.fromarray(pixels(digits.images[0])).save(str(tmp_path / 'a.png'))
     (tmp_path / (package + '.py')).write_text('raise ImportError')
@@ -147,3 +147,23 @@ def test_memory_or_the_gpu_fails(of, name, error, line, digits_run, monkeypatch,
     done = call(SCRIPT, digits_run, '--test', 0, cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(line)
+
+
+def test_show_draws_the_picture_and_what_the_network_gets(digits_run, digits, tmp_path):
+    Image.fromarray(255 - np.pad(pixels(digits.images[0]), 60, 'constant')).save(
+        str(tmp_path / 'a.png'))
+    done = call(SCRIPT, digits_run, 'a.png', '--show', 'seen.png', cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, '')
+    with Image.open(str(tmp_path / 'seen.png')) as seen:
+        assert seen.size == (900, 500)
+        red = np.argwhere((np.asarray(seen.convert('RGB')) == [214, 39, 40]).all(-1))
+    assert red.size  # the box
+    as_is = call(SCRIPT, digits_run, 'a.png', '--as_is', cwd=tmp_path)
+    assert as_is.returncode == 0 and as_is.stdout != done.stdout
+
+
+@pytest.mark.parametrize('flags', [
+    ['--test', 3, '--show', 'a.png'], ['a.png', 'b.png', '--show', 'c.png'],
+    ['a.png', '--show', 'a.png'], ['a.png', '--show', 'a.jpg']])
+def test_show_needs_one_file_and_another_name(flags, digits_run, tmp_path):
+    assert call(SCRIPT, digits_run, *flags, cwd=tmp_path).returncode == 2

@@ -9,7 +9,8 @@ import sys
 # The versions that error messages say to install; requirements.txt and
 # requirements/tests.in pin the same.
 VERSIONS = {'filelock': '3.12.2', 'matplotlib': '3.5.3', 'Pillow': '9.5.0',
-            'pooch': '1.8.2', 'scikit-learn': '1.0.2', 'tqdm': '4.67.1'}
+            'pooch': '1.8.2', 'scikit-learn': '1.0.2', 'scipy': '1.7.3',
+            'tqdm': '4.67.1'}
 
 
 class UserError(Exception):

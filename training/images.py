@@ -15,75 +15,244 @@ try:
     from PIL import Image, ImageOps
 except ImportError:
     raise missing('Pillow')
+try:
+    from scipy import ndimage
+except ImportError:
+    raise missing('scipy')
 
 MAX_SIDE = 10000  # pixels; more than a phone's largest photographs have
+BRIGHTNESS = np.float32([.299, .587, .114])  # of red, green and blue (ITU-R BT.601)
 
 
-def read_image(path):
-    """Read an image file and return its digit, float32 [784], as `normalise` does.
+def read_image(path, as_is=False):
+    """Read an image file.
 
     Args:
         path: str, a file in a format that Pillow reads.
+        as_is: bool, only scale the picture to 28 x 28; do not look for a digit.
+
+    Returns:
+        The picture, a `PIL.Image.Image`; where its digit is, as `find_digit` returns
+        it; and the digit, float32 [784].
 
     Raises:
-        UserError: it cannot be read, is no image, is blank, or is over `MAX_SIDE`.
+        UserError: it cannot be read, is no image, shows no digit, or is over
+            `MAX_SIDE`.
     """
     Image.MAX_IMAGE_PIXELS = None  # MAX_SIDE is the limit here
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             raise ValueError('it is not a file')
+        with open(path, 'rb') as f:
+            if f.read(12)[4:] in (b'ftypheic', b'ftypheix', b'ftypmif1'):
+                raise ValueError('it is HEIC, which Pillow does not read; convert it '
+                                 'with heif-convert photo.heic photo.jpg')
         with Image.open(path) as image:
             if image.format == 'EPS':  # Ghostscript would run it as a program
                 raise ValueError('it is an EPS')
             if max(image.size) > MAX_SIDE:
                 raise ValueError('it is %d x %d pixels, and %d a side are the '
                                  'most' % (*image.size, MAX_SIDE))
-            return normalise(ImageOps.exif_transpose(image))
+            picture = ImageOps.exif_transpose(image)
+            if as_is:
+                scaled = np.asarray(picture.convert('L').resize((28, 28), Image.BOX))
+                return picture, (0, 1, 0, 1), np.float32(scaled.reshape(784) / 255)
+            return (picture, *find_digit(picture))
     except Exception as error:  # a damaged file makes Pillow raise almost any of them
         raise UserError('%s cannot be read (%s): name an image of a digit'
                         % (path, getattr(error, 'strerror', None) or error))
 
 
 def normalise(image):
+    """Return the digit that `find_digit` finds, float32 [784]."""
+    return find_digit(image)[1]
+
+
+def find_digit(image):
     """Turn a picture of a digit into an MNIST digit.
 
-    Make it grey, with bright ink on paper that is 0. Crop it to the ink, fit it to
-    20 x 20 without changing its proportions, and centre it by mass in 28 x 28. The
-    edge of the picture is taken for paper.
+    Find the ink, which is dark or bright. Crop the picture to it, fit it to 20 x 20
+    without changing its proportions, and centre it by mass in 28 x 28.
 
     Args:
         image: `PIL.Image.Image` of any size and mode.
 
     Returns:
-        float32 [784], from 0 for paper to 1 for the most ink.
+        (top, bottom, left, right) of the digit in the picture, whose sides are 1; and
+        the digit, float32 [784], from 0 for paper to 1 for the most ink.
 
     Raises:
-        ValueError: the picture is blank, or contains NaN or infinity.
+        ValueError: the picture is blank, shows nothing like one digit, or contains NaN
+            or infinity.
     """
-    pixels = _to_grey(image)
-    edge = _edge(pixels)
+    colours = _to_colours(image)
+    ink = _ink_on_even_paper(colours @ BRIGHTNESS)
+    return _fit(_ink_in_a_photograph(colours) if ink is None else ink)
+
+
+
+def _ink_on_even_paper(grey):
+    """Return the ink if a digit on even paper is all that there is, else None.
+
+    The edge of the picture is taken for paper.
+    """
+    edge = _edge(grey)
     paper = np.median(edge)
-    ink = pixels - paper
+    ink = grey - paper
     if -ink.min() > ink.max():
         ink = -ink
-    # Subtract the paper's grain and shadows. Of normally distributed noise this is
-    # two standard deviations; ink that touches the edge does not change the median.
+    # Subtract the grain. Of normally distributed noise this is two standard deviations.
     ink -= 3 * np.median(np.abs(edge - paper))
     if ink.max() < 25:
-        raise ValueError('it is blank')
+        return None
     ink = np.maximum(ink, 0)
+    if min(ink.shape) < 64:  # no room for more than a digit
+        return ink
+    labels, blobs = _label(ink > 0.1 * ink.max())
+    main = max(blobs, key=lambda blob: blob.area)
+    # A page on a table is one bright thing, too. It fills its box.
+    if ((ink > 0.3 * ink.max()).sum() > 0.7 * main.height * main.width
+            and min(main.height, main.width) > 0.35 * min(ink.shape)):
+        return None
+    parts = _parts(main, blobs)
+    if any(blob.sides_touched or blob.number not in parts
+           for blob in blobs if blob.area > 0.01 * main.area):
+        return None
+    return ink if len(parts) == len(blobs) else _only(parts, main, labels, ink)
+
+
+def _ink_in_a_photograph(colours):
+    """Return the ink of what is most like a digit, 0 elsewhere.
+
+    A top-hat transform keeps what is thinner than a quarter of the picture, as strokes
+    are, and removes shadows, pages and tables (Serra 1982; scipy.ndimage).
+    """
+    step = -(-max(colours.shape) // 700)  # for speed
+    colours = ndimage.uniform_filter(colours, [step, step, 1])[::step, ::step]
+    brightness = colours @ BRIGHTNESS
+    # A colour may show ink that is as bright as its paper.
+    greys = [brightness] + [grey for grey in np.moveaxis(colours, 2, 0)
+                            if np.ptp(grey - brightness) >= 100]
+    found = []
+    for grey in greys:
+        for top_hat in (ndimage.black_tophat, ndimage.white_tophat):
+            ink = top_hat(grey, max(3, min(grey.shape) // 4), mode='nearest')
+            grain = np.median(ink)
+            grain += 3 * np.median(np.abs(ink - grain))
+            found += _candidates(np.maximum(ink - grain, 0), grey)
+    if not found:
+        raise ValueError('it is blank' if np.ptp(brightness) < 25
+                         else 'nothing in it looks like a digit')
+    score, main, blobs, labels, ink = max(found, key=lambda candidate: candidate[0])
+    parts = _parts(main, blobs)
+    if any(other > 0.8 * score and blob.area > 0.6 * main.area
+           and blob.number not in parts and of is blobs
+           for other, blob, of, *_ in found):
+        raise ValueError('it shows several things of one size: crop it to one digit')
+    return _only(parts, main, labels, ink)
+
+
+def _candidates(ink, grey):
+    """Return (score, blob, all blobs, labels, ink) of blobs that may be a digit."""
+    values = ink[ink > 0]
+    if values.size == 0 or np.percentile(values, 99) < 15:
+        return []
+    labels, blobs = _label(ink > _otsu(values))
+    bands = [blob.number for blob in blobs if blob.sides_touched > 1]
+    if bands and len(bands) == sum(blob.size > 9 for blob in blobs):
+        # Dark bands at the edges hid thinner ink from Otsu's threshold.
+        return _candidates(ink * ~_grown(np.isin(labels, bands), 3), grey)
+    scored = [(_score(blob, labels, grey), blob, blobs, labels, ink)
+              for blob in sorted(blobs, key=lambda blob: -blob.area)[:8]
+              if blob.size > 0.08 * min(ink.shape) and blob.width < 2.5 * blob.height]
+    return [candidate for candidate in scored if candidate[0] > 0]
+
+
+def _score(blob, labels, grey):
+    """Return how much a blob looks like ink on paper: large, strong, on even ground."""
+    margin = 8 + blob.size // 2
+    around = tuple(slice(max(0, side.start - margin), side.stop + margin)
+                   for side in blob.place)
+    grey, inside = grey[around], labels[around] == blob.number
+    near = _grown(inside, 3)
+    ground = grey[_grown(near, 4) & ~near]
+    usual = np.median(grey)
+    ink = grey[inside].mean()
+    if abs(ink - usual) < abs(ground.mean() - usual):
+        return 0  # it is the paper between strokes
+    contrast = abs(ink - ground.mean())
+    evenness = contrast / (ground.std() + 0.1 * contrast + 2)
+    return (blob.size * contrast) ** 0.5 * evenness * 0.01 ** blob.sides_touched
+
+
+class Blob(object):
+    """A connected part of a mask; place is a pair of slices."""
+
+    def __init__(self, number, area, place, shape):
+        self.number, self.area, self.place = number, area, place
+        self.height, self.width = (side.stop - side.start for side in place)
+        self.size = max(self.height, self.width)
+        self.sides_touched = sum(
+            (side.start == 0) + (side.stop == end) for side, end in zip(place, shape))
+
+    def gap(self, other):
+        """Return how many pixels are between the boxes, less than 0 if they overlap."""
+        return max(max(one.start - two.stop, two.start - one.stop)
+                   for one, two in zip(self.place, other.place))
+
+
+def _label(mask):
+    """Return the number of the blob at each pixel, 0 for none, and the `Blob`s."""
+    labels, _ = ndimage.label(mask, np.ones([3, 3]))
+    areas = np.bincount(labels.ravel())
+    return labels, [Blob(number, areas[number], place, mask.shape)
+                    for number, place in enumerate(ndimage.find_objects(labels), 1)]
+
+
+def _parts(main, blobs):
+    """Return the numbers of the blobs that belong to the digit whose largest is main.
+    """
+    return [blob.number for blob in blobs if blob is main or (
+        main.gap(blob) < 0.15 * main.size and blob.area > 0.03 * main.area
+        and blob.size < 1.2 * main.size)]
+
+
+def _only(parts, main, labels, ink):
+    """Return the ink of the blobs with the numbers in parts, and of their soft edges.
+    """
+    return ink * _grown(np.isin(labels, parts), max(1, main.size // 25))
+
+
+def _grown(mask, pixels):
+    return ndimage.binary_dilation(mask, iterations=pixels)
+
+
+def _otsu(values):
+    """Return the threshold that separates two kinds of values best (Otsu 1979)."""
+    counts, edges = np.histogram(values, 256)
+    middles = (edges[1:] + edges[:-1]) / 2
+    below, sums = counts.cumsum()[:-1], (counts * middles).cumsum()
+    above = counts.sum() - below
+    means = sums[:-1] / below, (sums[-1] - sums[:-1]) / np.maximum(above, 1)
+    return middles[np.argmax(below * above * (means[0] - means[1]) ** 2)]
+
+
+def _fit(ink):
+    """Return the box of the ink, and the ink as a digit, for `find_digit`."""
     inked = ink > 0.1 * ink.max()
     (top, bottom), (left, right) = (
         np.flatnonzero(inked.any(axis))[[0, -1]] + [0, 1] for axis in (1, 0))
+    height, width = ink.shape
     ink = Image.fromarray(ink[top:bottom, left:right])
     size = [max(1, int(round(20 * side / max(ink.size)))) for side in ink.size]
     box = np.asarray(ink.resize(size, Image.BICUBIC))
     box = box.clip(*ink.getextrema())  # bicubic resampling overshoots
-    return centre_by_mass(box / box.max()).reshape(784)
+    return ((top / height, bottom / height, left / width, right / width),
+            centre_by_mass(box / box.max()).reshape(784))
 
 
-def _to_grey(image):
-    """Return a picture's grey values, float32 [height, width], at most 1999 a side."""
+def _to_colours(image):
+    """Return a picture's colours, float32 [height, width, 3], at most 800 a side."""
     if image.mode[0] in 'IF':  # 16 bits and more, which convert('L') would clip
         pixels = np.asarray(image, float)
         if not np.isfinite(pixels).all():
@@ -95,15 +264,16 @@ def _to_grey(image):
     else:
         image = image.convert('RGBA')
     image = image.reduce(max(1, max(image.size) // 1000))  # for speed
+    pixels = np.asarray(image, np.float32)
     if image.mode != 'RGBA':
-        return np.asarray(image, np.float32)
-    grey, alpha = (np.asarray(band, np.float32)
-                   for band in image.convert('LA').split())
-    if np.median(_edge(alpha)) > 127:
-        paper = np.median(_edge(grey))
+        return np.repeat(pixels[..., None], 3, 2)
+    colours, alpha = pixels[..., :3], pixels[..., 3:] / 255
+    if alpha.mean() > .5:
+        paper = np.median(colours[alpha[..., 0] > .5], 0)
     else:  # transparent paper: give it the grey that differs most from the ink
-        paper = 255 * (np.average(grey, weights=alpha + 1e-6) < 128)
-    return paper + (grey - paper) * alpha / 255
+        paper = 255 * (np.average(colours @ BRIGHTNESS, weights=alpha[..., 0] + 1e-6)
+                       < 128)
+    return paper + (colours - paper) * alpha
 
 
 def _edge(pixels):

@@ -44,6 +44,32 @@ def draw_curves(points):
     return _png(figure)
 
 
+def draw_seen(picture, box, image):
+    """Draw a photograph, the box of its digit, and the digit that the network gets.
+
+    Args:
+        picture: `PIL.Image.Image`.
+        box: top, bottom, left and right in it, whose sides are 1.
+        image: float [784] in [0, 1].
+
+    Returns:
+        A PNG file of 900 x 500 pixels.
+    """
+    figure = Figure(figsize=(9, 5), dpi=100, tight_layout=True)
+    left, right = figure.subplots(1, 2)
+    picture = picture.convert('RGB')
+    picture.thumbnail((1000, 1000))
+    left.imshow(picture)
+    (y, bottom), (x, end) = (
+        [side * share for share in shares] for side, shares in (
+            (picture.height, box[:2]), (picture.width, box[2:])))
+    left.plot([x, end, end, x, x], [y, y, bottom, bottom, y], color='tab:red')
+    left.set(title='the picture, and the digit in it', xticks=[], yticks=[])
+    _show_digit(right, image)
+    right.set(title='what the network gets')
+    return _png(figure)
+
+
 def draw_rows(image, rows):
     """Draw a digit and, beside each of its rows, the probabilities of the classes.
 
