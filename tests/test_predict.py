@@ -149,8 +149,11 @@ def test_memory_or_the_gpu_fails(of, name, error, line, digits_run, monkeypatch,
     assert done.stderr.splitlines()[-1].startswith(line)
 
 
-def test_show_draws_the_picture_and_what_the_network_gets(digits_run, digits, tmp_path):
-    Image.fromarray(255 - np.pad(pixels(digits.images[0]), 60, 'constant')).save(
+@pytest.mark.parametrize('bits', [8, 16])
+def test_show_draws_the_picture_and_what_the_network_gets(
+        bits, digits_run, digits, tmp_path):
+    page = 255 - np.pad(pixels(digits.images[0]), 60, 'constant')
+    Image.fromarray(page if bits == 8 else page.astype(np.int32) * 200).save(
         str(tmp_path / 'a.png'))
     done = call(SCRIPT, digits_run, 'a.png', '--show', 'seen.png', cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, '')

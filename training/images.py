@@ -32,8 +32,8 @@ def read_image(path, as_is=False):
         as_is: bool, only scale the picture to 28 x 28; do not look for a digit.
 
     Returns:
-        The picture, a `PIL.Image.Image`; where its digit is, as `find_digit` returns
-        it; and the digit, float32 [784].
+        The picture, uint8 [height, width, 3]; where its digit is, as `find_digit`
+        returns it; and the digit, float32 [784].
 
     Raises:
         UserError: it cannot be read, is no image, shows no digit, or is over
@@ -54,10 +54,13 @@ def read_image(path, as_is=False):
                 raise ValueError('it is %d x %d pixels, and %d a side are the '
                                  'most' % (*image.size, MAX_SIDE))
             picture = ImageOps.exif_transpose(image)
+            colours = _to_colours(picture)
             if as_is:
-                scaled = np.asarray(picture.convert('L').resize((28, 28), Image.BOX))
-                return picture, (0, 1, 0, 1), np.float32(scaled.reshape(784) / 255)
-            return (picture, *find_digit(picture))
+                grey = Image.fromarray(colours @ BRIGHTNESS).resize((28, 28), Image.BOX)
+                found = (0, 1, 0, 1), np.asarray(grey).reshape(784) / 255
+            else:
+                found = find_digit(picture)
+            return (colours.round().astype(np.uint8), *found)
     except Exception as error:  # a damaged file makes Pillow raise almost any of them
         raise UserError('%s cannot be read (%s): name an image of a digit'
                         % (path, getattr(error, 'strerror', None) or error))
@@ -88,7 +91,6 @@ def find_digit(image):
     colours = _to_colours(image)
     ink = _ink_on_even_paper(colours @ BRIGHTNESS)
     return _fit(_ink_in_a_photograph(colours) if ink is None else ink)
-
 
 
 def _ink_on_even_paper(grey):

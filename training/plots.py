@@ -48,7 +48,7 @@ def draw_seen(picture, box, image):
     """Draw a photograph, the box of its digit, and the digit that the network gets.
 
     Args:
-        picture: `PIL.Image.Image`.
+        picture: uint8 [height, width, 3].
         box: top, bottom, left and right in it, whose sides are 1.
         image: float [784] in [0, 1].
 
@@ -57,12 +57,9 @@ def draw_seen(picture, box, image):
     """
     figure = Figure(figsize=(9, 5), dpi=100, tight_layout=True)
     left, right = figure.subplots(1, 2)
-    picture = picture.convert('RGB')
-    picture.thumbnail((1000, 1000))
     left.imshow(picture)
-    (y, bottom), (x, end) = (
-        [side * share for share in shares] for side, shares in (
-            (picture.height, box[:2]), (picture.width, box[2:])))
+    height, width, _ = picture.shape
+    y, bottom, x, end = np.multiply(box, [height, height, width, width])
     left.plot([x, end, end, x, x], [y, y, bottom, bottom, y], color='tab:red')
     left.set(title='the picture, and the digit in it', xticks=[], yticks=[])
     _show_digit(right, image)
