@@ -178,6 +178,8 @@ def _score(blob, labels, grey):
     grey, inside = grey[around], labels[around] == blob.number
     near = _grown(inside, 3)
     ground = grey[_grown(near, 4) & ~near]
+    if not ground.size:
+        return 0
     usual = np.median(grey)
     ink = grey[inside].mean()
     if abs(ink - usual) < abs(ground.mean() - usual):
@@ -235,7 +237,8 @@ def _otsu(values):
     middles = (edges[1:] + edges[:-1]) / 2
     below, sums = counts.cumsum()[:-1], (counts * middles).cumsum()
     above = counts.sum() - below
-    means = sums[:-1] / below, (sums[-1] - sums[:-1]) / np.maximum(above, 1)
+    means = (sums[:-1] / np.maximum(below, 1),
+             (sums[-1] - sums[:-1]) / np.maximum(above, 1))
     return middles[np.argmax(below * above * (means[0] - means[1]) ** 2)]
 
 
