@@ -60,6 +60,12 @@ def parse_flags(argv=None):
                         help='one image is faster on the CPU than a GPU starts '
                         '(default: %(default)s)')
     flags = parser.parse_intermixed_args(argv)
+    check_flags(parser, flags)
+    return flags
+
+
+def check_flags(parser, flags):
+    """Exit with 2 if flags contradict each other."""
     if (flags.test is None) == (not flags.files):
         parser.error('name either FILEs or --test N')
     if flags.show and not flags.files:
@@ -68,12 +74,11 @@ def parse_flags(argv=None):
         if getattr(flags, name) and len(flags.files) > 1:
             parser.error('argument --%s: draws one image, and there are %d'
                          % (name, len(flags.files)))
-    paths = [os.path.realpath(path)
-             for path in [flags.rows, flags.cells, flags.show, *flags.files] if path]
-    if len(set(paths)) < len(paths) and (flags.rows or flags.cells or flags.show):
+    drawings = [path for path in (flags.rows, flags.cells, flags.show) if path]
+    paths = list(map(os.path.realpath, [*drawings, *flags.files]))
+    if drawings and len(set(paths)) < len(paths):
         parser.error('a drawing would replace the image or the other drawing: '
                      'name another file')
-    return flags
 
 
 def test_image(flags):

@@ -234,6 +234,14 @@ def test_a_newer_gpu_gets_cublas_12_in_place_of_10(
     assert call('--cublas', '10', env)[1][-1] == 'CUDA 10.0 is in ' + env
 
 
+def test_an_old_driver_gets_cublas_10_in_place_of_12(env, folder, call, monkeypatch):
+    assert call('--cublas', '12', env)[0] == 0
+    assert call(env)[1] == ['CUDA 10.0 with cuBLAS 12 is in %s already' % env]
+    monkeypatch.setattr(gpu, 'look', lambda folder: machine(newest=(10, 0)))
+    assert call(env)[1][-1] == 'CUDA 10.0 is in ' + env
+    assert (folder / 'libcublas.so.10.0').read_text() == 'libcublas.so.10.0'
+
+
 needs_cuda = pytest.mark.skipif(
     not any(cuda.is_installed(TENSORFLOW, cublas) for cublas in cuda.PARTS),
     reason='make gpu puts CUDA 10.0 into .venv')

@@ -58,6 +58,9 @@ def test_errors_on_a_cpu_do_not_speak_of_a_gpu():
         '--batch_size, --hidden_size or --layer_num')
     assert device.explain(tf.errors.InternalError(None, None, 'odd'), False) is None
     assert device.explain(ValueError('OOM when allocating'), True) is None
+    # A run that is resumed keeps its sizes.
+    assert str(device.explain(error, False, can_shrink=False)) == (
+        'out of memory (OOM when allocating): stop other programs')
 
 
 def test_memory_is_kept_and_then_returned():

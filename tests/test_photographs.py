@@ -144,7 +144,7 @@ SEEDS = range(20)
 
 
 def distance(one, other):
-    """Return the mean distance of two digits, of which one may be a pixel aside."""
+    """Return the mean distance of two digits. One may be shifted by a pixel."""
     one, other = one.reshape(28, 28), other.reshape(28, 28)
     return min(np.abs(np.roll(one, (down, right), (0, 1)) - other).mean()
                for down in (-1, 0, 1) for right in (-1, 0, 1))
@@ -180,6 +180,13 @@ def test_thin_pens_are_seen():
     for seed in SEEDS:
         thin, normal = (normalise(picture(draw(seed, pen)[0])) for pen in (2, 6))
         assert distance(thin, normal) < 0.06
+
+
+def test_a_dark_band_does_not_hide_thin_grey_ink():
+    for seed in SEEDS:
+        page, mask = draw(seed, pen=4, ink=130)
+        banded = edge(5, 30)(page, mask, np.random.RandomState(seed))
+        assert distance(normalise(banded), normalise(picture(page))) < 0.045
 
 
 def test_two_digits_of_one_size_are_refused():

@@ -32,8 +32,9 @@ NEWEST_CAPABILITY = (7, 5)  # in cuBLAS 10.0
 # The first drivers for CUDA 10.0 and 12.0 on Linux (NVIDIA's CUDA release notes).
 DRIVER_10, DRIVER_12 = '410.48', '525.60.13'
 
-# MiB that the tutorial's network needs. With less, TensorFlow waits for minutes before
-# it gives up (tests/null_cuda with NULL_CUDA_MIB=700 and 600, of which 300 are taken).
+# MiB that the tutorial's network needs. With 300, TensorFlow waits for minutes and then
+# gives up. Measured with tests/null_cuda: NULL_CUDA_MIB=700 works and 600 does not. A
+# context takes 300 of them.
 NEEDED_MEMORY = 400
 
 # CUresult and CUdevice_attribute in cuda.h.
