@@ -14,6 +14,8 @@ from training.errors import UserError, import_tensorflow, reports_errors
 from training.flags import folder, run_folder
 from training.run_directory import read_json, write_whole
 
+SURE = 0.6  # of MNIST's test images, 0.5 % get a probability below it
+
 
 def picture(*endings):
     """Return a kind of flag: the name of a file with one of the endings."""
@@ -158,6 +160,11 @@ def main(argv=None):
         digit = rows[-1].argmax()
         print('%s: %d, probability %.4f%s'
               % (name, digit, rows[-1, digit], labelled))
+        if rows[-1, digit] < SURE and flags.test is None:
+            other = rows[-1].argsort()[-2]
+            print('unsure: in %s the digit may also be %d, probability %.4f; add '
+                  '--show OUT.png to see what was found'
+                  % (name, other, rows[-1, other]), file=sys.stderr)
         if flags.rows:
             from training import plots  # needs matplotlib
             draw = (plots.animate_rows if flags.rows.lower().endswith('.gif')

@@ -31,6 +31,18 @@ def test_digits_in_files_are_named(digits_run, digits, tmp_path):
     assert all(float(line[3]) > 0.1 for line in lines)
 
 
+def test_a_low_probability_is_said_to_be_unsure(digits_run, digits, tmp_path):
+    rows = saved_model.Network(str(digits_run))(digits.images)[:, -1]
+    for sure, i in enumerate(rows.max(1).argsort()[[0, -1]]):
+        Image.fromarray(pixels(digits.images[i])).save(str(tmp_path / 'digit.png'))
+        done = call(SCRIPT, digits_run, 'digit.png', '--as_is', cwd=tmp_path)
+        *_, other, best = rows[i].argsort()
+        assert 'digit.png: %d, probability %.4f\n' % (best, rows[i, best]) == done.stdout
+        unsure = ('unsure: in digit.png the digit may also be %d, probability %.4f'
+                  % (other, rows[i, other]))
+        assert (unsure in done.stderr) is not bool(sure)
+
+
 def test_after_a_bad_file_the_others_are_named(
         digits_run, digits, tmp_path):
     Image.fromarray(pixels(digits.images[0])).save(str(tmp_path / 'good.png'))
