@@ -37,7 +37,8 @@ def test_a_low_probability_is_said_to_be_unsure(digits_run, digits, tmp_path):
         Image.fromarray(pixels(digits.images[i])).save(str(tmp_path / 'digit.png'))
         done = call(SCRIPT, digits_run, 'digit.png', '--as_is', cwd=tmp_path)
         *_, other, best = rows[i].argsort()
-        assert 'digit.png: %d, probability %.4f\n' % (best, rows[i, best]) == done.stdout
+        assert done.stdout == 'digit.png: %d, probability %.4f\n' % (
+            best, rows[i, best])
         unsure = ('unsure: in digit.png the digit may also be %d, probability %.4f'
                   % (other, rows[i, other]))
         assert (unsure in done.stderr) is not bool(sure)
