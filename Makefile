@@ -40,10 +40,10 @@ report_signal = { status=$$?; case $$status in \
 	13[2-9]) echo "If the run directory named above has a checkpoint, go on with make train FLAGS='--resume runs/...'. If it happens again, add --device cpu to FLAGS." >&2;; \
 	esac; exit $$status; }
 
-# Digits never replace the data that FLAGS choose, or that of a run to --resume. There,
+# Digits never replace data that the user names, or that of a run to --resume. There,
 # DATA_DIR is passed only if the user set it: its default may not be the run's folder.
 train: .venv/installed $(if $(filter 0,$(GPU)),,gpu-if-any)
-ifneq (,$(filter --data_dir% --dataset% --mirror% --resume%,$(FLAGS)))
+ifneq (,$(filter --data_dir% --dataset% --mirror% --resume%,$(FLAGS))$(filter-out file,$(origin DATA_DIR)))
 	@$(train) $(if $(filter file,$(origin DATA_DIR)),,$(data_dir)) $(mirror) $(FLAGS) || $(report_signal)
 else
 	@$(python) data.py "$$DATA_DIR" $${MIRROR:+"$$MIRROR"}; \

@@ -12,10 +12,14 @@ import tensorflow as tf
 from tensorflow.contrib import rnn
 
 from training import gradients
+from training.mnist import MNIST_SIZES
 
 
 class Model(types.SimpleNamespace):
     """The tensors of the graph; n is the number of images that are fed.
+
+    The shapes are those for MNIST: 784 is timestep_size * input_size, 28 is
+    timestep_size, and 10 is class_num.
 
     _X: placeholder, float32 [n, 784], pixels in [0, 1].
     y: placeholder, float32 [n, 10], one-hot labels.
@@ -41,25 +45,24 @@ class Model(types.SimpleNamespace):
 
 # 1. The hyper-parameters and the placeholders. The values of lr, hidden_size and
 #    layer_num are in `parse_flags` of train_lstm_mnist.py; `build` takes them.
+#    The others come from the data:
+#    input_size      pixels in a row: the input at each timestep, 28
+#    timestep_size   rows in an image: the number of timesteps, 28
+#    class_num       10
 
-input_size = 28      # pixels in a row: the input at each timestep
-timestep_size = 28   # rows in an image: the number of timesteps
-class_num = 10
-
-
-def placeholders():
+def placeholders(input_size, timestep_size, class_num):
     """Return the placeholders _X, y, batch_size and keep_prob; see `Model`."""
     batch_size = tf.placeholder(tf.int32, [], name='batch_size')
     keep_prob = tf.placeholder(tf.float32, [], name='keep_prob')
     # A name in TensorFlow's graph cannot begin with _.
-    _X = tf.placeholder(tf.float32, [None, 784], name='images')
+    _X = tf.placeholder(tf.float32, [None, timestep_size * input_size], name='images')
     y = tf.placeholder(tf.float32, [None, class_num], name='y')
     return _X, y, batch_size, keep_prob
 
 
 # 2. The LSTM.
 
-def as_rows(_X):
+def as_rows(_X, timestep_size, input_size):
     """Return images [n, 784] as rows, X, float32 [n, 28, 28]."""
     return tf.reshape(_X, [-1, timestep_size, input_size], name='X')
 
@@ -126,6 +129,7 @@ def unroll_by_hand(mlstm_cell, X, init_state):
     """
     outputs = list()
     state = init_state
+    timestep_size = X.shape[1]
     with tf.variable_scope('RNN'):
         for timestep in range(timestep_size):
             if timestep > 0:
@@ -148,7 +152,7 @@ def unroll_dynamic(mlstm_cell, X, init_state):
                                            initial_state=init_state,
                                            time_major=False, scope='RNN',
                                            parallel_iterations=1)
-    return tf.unstack(outputs, num=timestep_size, axis=1), state
+    return tf.unstack(outputs, axis=1), state
 
 
 def loop_condition_on_cpu(op):
@@ -162,7 +166,7 @@ def loop_condition_on_cpu(op):
 
 # 3. The softmax head, the loss and the optimizer.
 
-def softmax_weights(hidden_size):
+def softmax_weights(hidden_size, class_num):
     """Return W, float32 [hidden_size, 10], and bias, float32 [10], variables."""
     W = tf.Variable(tf.truncated_normal([hidden_size, class_num], stddev=0.1),
                     dtype=tf.float32, name='W')
@@ -189,7 +193,7 @@ def mean_cross_entropy(logits, y):
 
 
 def build(lr, hidden_size, layer_num, dynamic_rnn=False,
-          distribute=lambda optimizer: optimizer):
+          distribute=lambda optimizer: optimizer, sizes=MNIST_SIZES):
     """Add the tutorial's graph to the default graph.
 
     Args:
@@ -200,16 +204,19 @@ def build(lr, hidden_size, layer_num, dynamic_rnn=False,
             Variables, checkpoints and outputs are the same.
         distribute: function from the optimizer to one that several workers share,
             such as `hvd.DistributedOptimizer`.
+        sizes: `training.mnist.Sizes`, those of the data.
 
     Returns:
         A `Model`.
     """
-    _X, y, batch_size, keep_prob = placeholders()
-    init_state, outputs, state = mlstm(as_rows(_X), batch_size, keep_prob,
-                                       hidden_size, layer_num, dynamic_rnn)
+    input_size, timestep_size, class_num = sizes
+    _X, y, batch_size, keep_prob = placeholders(input_size, timestep_size, class_num)
+    X = as_rows(_X, timestep_size, input_size)
+    init_state, outputs, state = mlstm(X, batch_size, keep_prob, hidden_size, layer_num,
+                                       dynamic_rnn)
     h_state = outputs[-1]
 
-    W, bias = softmax_weights(hidden_size)
+    W, bias = softmax_weights(hidden_size, class_num)
     logits = tf.add(tf.matmul(h_state, W), bias, name='logits')
     y_pre = tf.nn.softmax(logits, name='y_pre')
     cross_entropy = mean_cross_entropy(logits, y)
@@ -228,24 +235,27 @@ def build(lr, hidden_size, layer_num, dynamic_rnn=False,
                  correct_prediction=correct_prediction, accuracy=accuracy)
 
 
-def build_export(hidden_size, layer_num, dynamic_rnn=False):
+def build_export(hidden_size, layer_num, dynamic_rnn=False, sizes=MNIST_SIZES):
     """Add the graph of a trained network: no dropout, no loss.
 
     Its variables have the names of the weights of `build`, so they can be restored
     from its checkpoints.
 
     Args:
-        hidden_size, layer_num, dynamic_rnn: as for `build`.
+        hidden_size, layer_num, dynamic_rnn, sizes: as for `build`.
 
     Returns:
         images: placeholder, float32 [n, 784], pixels in [0, 1].
         rows: float32 [n, 28, 10], the classes' probabilities after each row; the
             last are the network's answer.
     """
-    images = tf.placeholder(tf.float32, [None, 784], name='images')
-    _, outputs, _ = mlstm(as_rows(images), tf.shape(images)[0], 1.0, hidden_size,
+    input_size, timestep_size, class_num = sizes
+    images = tf.placeholder(tf.float32, [None, timestep_size * input_size],
+                            name='images')
+    X = as_rows(images, timestep_size, input_size)
+    _, outputs, _ = mlstm(X, tf.shape(images)[0], 1.0, hidden_size,
                           layer_num, dynamic_rnn)
-    W, bias = softmax_weights(hidden_size)
+    W, bias = softmax_weights(hidden_size, class_num)
     rows = tf.stack([tf.nn.softmax(tf.matmul(output, W) + bias)
                      for output in outputs], axis=1, name='rows')
     return images, rows

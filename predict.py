@@ -56,8 +56,9 @@ def parse_flags(argv=None):
                         help='draw the one FILE, the digit that was found in it, and '
                         'what the network gets of it')
     parser.add_argument('--as_is', action='store_true',
-                        help='only scale each FILE to 28 x 28, for a network that was '
-                        'trained on other pictures than digits')
+                        help='only scale each FILE to the size of the images that the '
+                        'network reads, if it was trained on other pictures than '
+                        'digits')
     parser.add_argument('--device', default='cpu', choices=('cpu', 'gpu'),
                         help='one image is faster on the CPU than a GPU starts '
                         '(default: %(default)s)')
@@ -84,7 +85,7 @@ def check_flags(parser, flags):
 
 
 def test_image(flags):
-    """Return the image that --test names, float32 [784] in [0, 1], and its label.
+    """Return the image that --test names, float32 [pixels] in [0, 1], and its label.
 
     Raises:
         UserError: there is no such image, or the data set is not that of the run.
@@ -96,9 +97,10 @@ def test_image(flags):
     if not dataset:
         raise UserError('%s does not tell what it was trained on: put back a '
                         'whole config.json' % flags.run_dir)
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), \
+            contextlib.redirect_stderr(io.StringIO()):
         test = data.read_data_sets(data_dir, dataset=dataset, mirrors=()).test
-    if datasets.fingerprint(dataset, data_dir) != sha256:
+    if not datasets.is_of_run(sha256, dataset, data_dir):
         raise UserError(
             '%s does not hold the files that %s was trained on: use --data_dir to name '
             'the folder that holds them' % (data_dir, flags.run_dir))
@@ -108,11 +110,13 @@ def test_image(flags):
     return test.images[flags.test], test.labels[flags.test].argmax()
 
 
-def read(flags, path):
+def read(flags, path, shape):
     """Read an image file, or for None the image that --test names.
 
+    shape is that of the images which the network reads.
+
     Returns:
-        The image, float32 [784] in [0, 1]; its name; a str with its label, or ''.
+        The image, float32 [pixels] in [0, 1]; its name; a str with its label, or ''.
 
     Raises:
         UserError: it cannot be read.
@@ -121,10 +125,10 @@ def read(flags, path):
         image, label = test_image(flags)
         return image, 'test image %d' % flags.test, ', labelled %d' % label
     from training import images  # needs Pillow and scipy
-    seen = images.read_image(path, flags.as_is)
+    seen = images.read_image(path, flags.as_is, shape)
     if flags.show:
         from training import plots  # needs matplotlib
-        write_picture(flags.show, plots.draw_seen(*seen))
+        write_picture(flags.show, plots.draw_seen(*seen, shape))
     return seen[-1], path, ''
 
 
@@ -151,7 +155,7 @@ def main(argv=None):
     status = 0
     for path in flags.files or [None]:
         try:
-            image, name, labelled = read(flags, path)
+            image, name, labelled = read(flags, path, network.shape)
         except UserError as error:
             print('error: %s' % error, file=sys.stderr)
             status = 1

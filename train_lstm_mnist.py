@@ -74,7 +74,7 @@ def train(flags, run):
         # The tutorial's steps 1 and 2, and the loss of step 3, are in model.py.
         m = model.build(learning_rate(flags.lr, flags.lr_schedule, flags.steps),
                         flags.hidden_size, flags.layer_num, flags.dynamic_rnn,
-                        run.workers.distribute)
+                        run.workers.distribute, mnist.sizes)
 
         # Step 3: train and test.
         sess.run(tf.global_variables_initializer())

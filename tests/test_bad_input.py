@@ -302,16 +302,17 @@ for name, body in make_up().items():
 
     def damaged(how, of, why):
         case('%s: %s' % (name, how), CHECK, do(change, path, of),
-             'error: %s is damaged (%s): delete it and run again' % (path, why))
+             "error: %s is damaged, or not in MNIST's format (%s): put a whole file in "
+             'its place, or name another folder with --data_dir' % (path, why))
 
     ended = ('Compressed file ended before the end-of-stream marker was '
              'reached')
-    damaged('empty', put(b''), 'it ends in its header')
+    damaged('empty', put(b''), 'it does not begin as an IDX file')
     damaged('cut in the gzip header', lambda body: body[:5], ended)
     damaged('cut in the middle', cut(0.5), ended)
     damaged('cut in the trailer', lambda body: body[:-3], ended)
     damaged('bit flipped in the gzip header', flip(0),
-            r"Not a gzipped file (b'\x0f\x8b')")
+            'it does not begin as an IDX file')
     crc = zlib.crc32(gzip.decompress(body))
     damaged('bit flipped in the sum', flip(-6), 'CRC check failed %s != %s'
             % (hex(crc ^ 1 << 20), hex(crc)))
@@ -319,37 +320,44 @@ for name, body in make_up().items():
             'Incorrect length of data produced')
     damaged('followed by something', lambda body: body + b'xy',
             "Not a gzipped file (b'xy')")
-    damaged('not gzip', gzip.decompress, r"Not a gzipped file (b'\x00\x00')")
     damaged('a web page', put(b'<html>404</html>'),
-            "Not a gzipped file (b'<h')")
+            'it does not begin as an IDX file')
     damaged('cut in its header', put(header(magic)), 'it ends in its header')
     damaged('another magic number', put(header(
         other, count, *shape, items=bytes(items))),
-        'its magic number is %d, not %d' % (other, magic))
+        'it has %d dimensions, and %s' % (
+            other % 256, 'images have 3: count, rows, columns' if pictures
+            else 'labels have 1'))
+    damaged('floats', put(header(magic + 0x500, count, *shape,
+                                 items=bytes(4 * items))),
+            'its items are of type 0x0d, not unsigned bytes, 0x08')
     damaged('less than it says', put(header(
         magic, count, *shape, items=bytes(items - 1))),
         'it holds %d bytes where its header says %d' % (items - 1, items))
     damaged('a bomb', put(header(magic, count, *shape,
                                  items=bytes(5 * 10 ** 7))),
-            'it holds more than the %d items that its header says' % count)
+            'it holds more than the %d bytes that its header says' % items)
     if pictures:
-        damaged('32 x 32', put(header(magic, count, 32, 32,
-                                      items=bytes(count * 1024))),
-                'its images are 32 x 32, not 28 x 28')
+        damaged('without pixels', put(header(magic, count, 0, 32)),
+                'its images are 0 x 32')
+        two = sorted([(path, '32 x 32'), (path.replace(*(
+            ('train', 't10k') if 'train' in path else ('t10k', 'train'))),
+            '28 x 28')], reverse=True)
+        case(name + ': 32 x 32', CHECK, do(change, path, put(header(
+            magic, count, 32, 32, items=bytes(count * 1024)))),
+            'error: the images of %s are %s, and those of %s are %s: put in the files '
+            'that belong together' % (*two[0], *two[1]))
     else:
-        damaged('label 10', put(header(
-            magic, count, items=bytes(count - 1) + b'\x0a')),
-            'it holds the label 10, and labels are 0 to 9')
         case(name + ': a label more', CHECK, do(change, path, put(header(
             magic, count + 1, items=bytes(count + 1)))),
-            'error: in data, %s has %d labels for the %d images of %s: put in the '
+            'error: %s has %d labels for the %d images of %s: put in the '
             'files that belong together' % (
-                name, count + 1, count, name.replace('labels-idx1',
-                                                     'images-idx3')))
+                path, count + 1, count, path.replace('labels-idx1', 'images-idx3')))
     case(name + ': missing', CHECK, do(remove, path),
          "error: data has no %s, and what it has is not MNIST's (%s): add "
          'the missing files of that data set, or name an empty folder to fetch MNIST'
-         % (name, ', '.join(other for other in mnist.FILES if other != name)))
+         % (name[:-len('.gz')],
+            ', '.join(other for other in mnist.FILES if other != name)))
     for what, make in {'a pipe': lambda path: os.mkfifo(str(path)),
                        'a folder': lambda path: path.mkdir()}.items():
         case('%s: %s' % (name, what), CHECK, do(instead(make), path),
@@ -365,14 +373,20 @@ case('a data file that may not be read', CHECK, do(
     'fix that, or name another folder with --data_dir')
 case('a damaged data file, training', ON_DATA, do(
     change, 'data/' + mnist.TEST_IMAGES, cut(0.5)),
-    'error: data/%s is damaged (Compressed file ended before the end-of-stream '
-    'marker was reached): delete it and run again' % mnist.TEST_IMAGES)
+    "error: data/%s is damaged, or not in MNIST's format (Compressed file ended before "
+    'the end-of-stream marker was reached): put a whole file in its place, or name '
+    'another folder with --data_dir' % mnist.TEST_IMAGES)
 
+NO_FOLDER = ('error: there is no folder %s: name the one that holds the data with '
+             '--data_dir, or fetch MNIST into it: python data.py %s')
 MISSING = ('train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz, '
            't10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz')
 case('no data folder', TRAIN + '--data_dir nowhere --mirror ' + NOWHERE, None,
+     NO_FOLDER % ('nowhere', 'nowhere'))
+case('no data', TRAIN + '--data_dir empty --mirror ' + NOWHERE, do(
+    lambda path: path.mkdir(), 'empty'),
      'error: could not fetch MNIST (%s: Connection refused): put %s into '
-     'nowhere, or name the folder that has them with --data_dir, or train on '
+     'empty, or name the folder that has them with --data_dir, or train on '
      'the bundled digits with --dataset digits' % (NOWHERE, MISSING))
 case('no data folder, data.py', 'data.py nowhere ' + NOWHERE, None,
      'error: could not fetch MNIST (%s: Connection refused): put %s into '
@@ -501,9 +515,7 @@ relabel = do(change, 'data/' + mnist.TEST_LABELS,
              put(header(2049, 64, items=bytes(64))))
 case('--resume: other data', RESUME, not_done(relabel), OTHER_DATA)
 case('--resume: no data', RESUME + '--mirror ' + NOWHERE,
-     not_done(do(remove, 'data')),
-     'error: could not fetch MNIST (%s: Connection refused): put %s into data, '
-     'or name the folder that has them' % (NOWHERE, MISSING))
+     not_done(do(remove, 'data')), NO_FOLDER % ('data', 'data'))
 
 PREDICT = 'predict.py run --test 3 '
 DAMAGED_MODEL = ('error: run/saved_model is damaged (%s): move it away, and make it '
@@ -558,8 +570,9 @@ case('predict.py: no data', PREDICT, do(remove, 'data'),
      'them' % MISSING)
 case('predict.py: damaged data', PREDICT, do(
     change, 'data/' + mnist.TEST_LABELS, flip(-6)),
-    'error: data/%s is damaged (CRC check failed %s != %s): delete it and run '
-    'again' % (mnist.TEST_LABELS, hex(crc ^ 1 << 20), hex(crc)))
+    "error: data/%s is damaged, or not in MNIST's format (CRC check failed %s != %s): "
+    'put a whole file in its place, or name another folder with --data_dir'
+    % (mnist.TEST_LABELS, hex(crc ^ 1 << 20), hex(crc)))
 case('predict.py: images', 'predict.py run digit.png %s digit.png' % ' '.join(
     IMAGES), images, *['error: %s cannot be read (%s): name an image of a digit'
                        % name_and_why for name_and_why in IMAGES.items()])
@@ -626,7 +639,8 @@ def test_bad_input(name, begun, tmp_path, request):
     done = give(name, command, status, folder, tmp_path)
     (folder / 'locked').chmod(0o755)
     assert done.returncode == status
-    said = re.sub(r'(stored|bytes) \d+', r'\1 #', done.stderr).splitlines()
+    said = re.sub(r'(stored|bytes) \d+', r'\1 #', re.sub(
+        'unsure: .*\n', '', done.stderr)).splitlines()
     while USED:
         USED.pop().unlock()
     assert tuple(said[-len(lines):]) == lines

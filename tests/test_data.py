@@ -32,7 +32,7 @@ def test_another_data_set_is_read_as_it_is(made_up_dir, capsys):
     made_up = data.read_data_sets(str(made_up_dir))
     for part, n in zip(made_up, (256, 5000, 64)):
         assert part.images.shape == (n, 784) and part.labels.shape == (n, 10)
-    assert 'not MNIST\'s' in capsys.readouterr().err
+    assert 'is not MNIST: 5256 images to train with' in capsys.readouterr().err
     assert not mnist_files.is_mnist(str(made_up_dir))
     assert datasets.num_train('mnist', str(made_up_dir)) == 256
 

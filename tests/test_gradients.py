@@ -7,18 +7,18 @@ from conftest import feed, gradients_of, initialized
 
 import model
 from training import gradients
+from training.mnist import Sizes
 
 
 def test_gradients_are_tensorflows(monkeypatch):
     # 7 rows of 112 pixels: building a graph for 28 rows takes seconds.
-    monkeypatch.setattr(model, 'timestep_size', 7)
-    monkeypatch.setattr(model, 'input_size', 112)
+    sizes = Sizes(input_size=112, timestep_size=7, class_num=10)
     results = []
     for fast in (gradients.fast, contextlib.suppress):
         monkeypatch.setattr(gradients, 'fast', fast)
         with tf.Graph().as_default(), tf.Session() as sess:
             tf.set_random_seed(1)
-            m = model.build(1e-3, 47, 2)
+            m = model.build(1e-3, 47, 2, sizes=sizes)
             fed = feed(m, 20, keep_prob=0.5)
             results.append((gradients_of(initialized(sess), m, fed),
                             sess.run(m.outputs, feed(m, 20))))
@@ -45,7 +45,6 @@ def test_gradients_are_tensorflows(monkeypatch):
     ids=['RNN', 'GRU', 'peepholes', 'projection', 'layer_norm'])
 def test_other_cells_have_tensorflows_gradients(cell, monkeypatch):
     """As a learner would try them in lstm_cell; over three rows."""
-    monkeypatch.setattr(model, 'timestep_size', 3)
     monkeypatch.setattr(model, 'lstm_cell', lambda hidden_size, keep_prob: (
         tf.nn.rnn_cell.DropoutWrapper(cell(hidden_size),
                                       output_keep_prob=keep_prob)))

@@ -225,27 +225,27 @@ def test_lint_fails_if_the_requirements_changed_after_the_locks(project):
 # What the targets call.
 
 @pytest.mark.parametrize('status, trains', [
-    (0, "train_lstm_mnist.py --data_dir it's  here --seed 1"),
+    (0, 'train_lstm_mnist.py --data_dir MNIST_data --seed 1'),
     (1, None),
     (2, None),
     (3, 'train_lstm_mnist.py --dataset digits --seed 1')])
 def test_train_uses_the_digits_only_if_mnist_cannot_be_fetched(
         status, trains, with_python):
     (with_python / 'data.py.status').write_text(str(status))
-    done = make(with_python, 'train', "DATA_DIR=it's  here", 'MIRROR=http://m/?a&b',
-                'FLAGS=--seed 1')
+    done = make(with_python, 'train', 'MIRROR=http://m/?a&b', 'FLAGS=--seed 1')
     assert (done.returncode == 0) == (trains is not None)
     asked = calls(with_python)
-    asked = asked[asked.index("data.py it's  here http://m/?a&b") + 1:]
+    asked = asked[asked.index('data.py MNIST_data http://m/?a&b') + 1:]
     assert asked == ([trains] if trains else [])
     assert ('NOT on MNIST' in done.stderr) == (status == 3)
 
 
 @pytest.mark.parametrize('flag, variables, passes', [
     ('--dataset digits', [], ''), ('--data_dir=there', [], ''),
+    ('--steps 1', ["DATA_DIR=it's  here"], "--data_dir it's  here "),
     ('--mirror http://m/', ['DATA_DIR=d'], '--data_dir d '), ('--resume r', [], ''),
     ('--resume=r', ['DATA_DIR=d', 'MIRROR=m'], '--data_dir d --mirror m ')])
-def test_the_digits_never_replace_data_that_flags_choose(
+def test_the_digits_never_replace_data_that_is_named(
         flag, variables, passes, project):
     write_environment(project, STAND_IN)
     (project / 'train_lstm_mnist.py.status').write_text('1')

@@ -20,7 +20,9 @@ from conftest import LIES, NOWHERE, ROOT, idx, run, send
 from hypothesis import strategies as st
 from tensorflow.contrib.learn.python.learn.datasets import mnist as reader
 
+import data
 from training import datasets, mnist
+from training import idx as idx_files
 from training.errors import UserError
 from training.mnist import NoMirrorError
 
@@ -31,20 +33,29 @@ def error_of(folder, *mirrors):
     return caught.value
 
 
-def test_too_few_images_to_set_some_aside(made_up_dir):
-    (made_up_dir / mnist.TRAIN_IMAGES).write_bytes(idx(np.zeros([5000, 28, 28])))
-    (made_up_dir / mnist.TRAIN_LABELS).write_bytes(idx(np.zeros(5000)))
-    assert datasets.num_train('mnist', str(made_up_dir)) == 55000
+@pytest.mark.parametrize('images, train', [
+    (5001, 1), (5000, 5000 - 416), (120, 110), (13, 12), (2, 1)])
+def test_a_small_set_sets_a_twelfth_aside(images, train, made_up_dir):
+    (made_up_dir / mnist.TRAIN_IMAGES).write_bytes(idx(np.zeros([images, 28, 28])))
+    (made_up_dir / mnist.TRAIN_LABELS).write_bytes(idx(np.arange(images) % 10))
+    assert datasets.num_train('mnist', str(made_up_dir)) == train
+    sets = data.read_data_sets(str(made_up_dir))
+    assert sets.train.num_examples == train
+    assert sets.validation.num_examples == images - train
+
+
+def test_one_image_is_too_few(made_up_dir):
+    (made_up_dir / mnist.TRAIN_IMAGES).write_bytes(idx(np.zeros([1, 28, 28])))
+    (made_up_dir / mnist.TRAIN_LABELS).write_bytes(idx(np.zeros(1)))
     assert str(error_of(made_up_dir)) == (
-        '%s has 5000 images where at least 5001 are needed, 5000 of them for '
-        'validation: name another folder with --data_dir'
-        % (made_up_dir / mnist.TRAIN_IMAGES))
+        '%s has 1 images, and at least 2 are needed: name another folder with '
+        '--data_dir' % (made_up_dir / mnist.TRAIN_IMAGES))
 
 
 def test_no_test_images(made_up_dir):
     (made_up_dir / mnist.TEST_IMAGES).write_bytes(idx(np.zeros([0, 28, 28])))
     (made_up_dir / mnist.TEST_LABELS).write_bytes(idx(np.zeros(0)))
-    assert 'has 0 images where at least 1' in str(error_of(made_up_dir))
+    assert 'has 0 images, and at least 1 are needed' in str(error_of(made_up_dir))
 
 
 def test_missing_files_of_another_data_set_are_not_fetched(made_up_dir, serve):
@@ -61,7 +72,7 @@ def test_a_file_is_good_or_refused(drawn):
     """A good file that is changed is read as its header says, or refused."""
     labels = drawn.draw(st.booleans(), 'labels')
     count = drawn.draw(st.integers(0, 3), 'count')
-    shape = [count] if labels else [count, 28, 28]
+    shape = [count] if labels else [count, 20, 33]
     items = np.arange(np.prod(shape)).reshape(shape) % 10
     plain = bytearray(gzip.decompress(idx(items)))
     packed = drawn.draw(st.booleans(), 'packed before it is changed')
@@ -77,18 +88,20 @@ def test_a_file_is_good_or_refused(drawn):
         with open(path, 'wb') as f:
             f.write(body)
         try:
-            found = mnist._check_file(path)
+            found = idx_files.examine(path).shape
         except UserError as error:
             hypothesis.event('refused')
-            assert re.fullmatch(re.escape(path) + r' is damaged \(.+\): delete it '
-                                'and run again', str(error))
+            assert re.fullmatch(
+                re.escape(path) + r" is damaged, or not in MNIST's format \(.+\): put "
+                'a whole file in its place, or name another folder with --data_dir',
+                str(error))
             return
         hypothesis.event('read')
-        extract = reader.extract_labels if labels else reader.extract_images
+        read = idx_files.read(path)
         with open(path, 'rb') as f:
-            read = extract(f)
-    assert read.shape == ((found,) if labels else (found, 28, 28, 1))
-    assert not labels or (read < 10).all()
+            expected = (reader.extract_labels if labels else reader.extract_images)(f)
+    assert read.shape == found
+    np.testing.assert_array_equal(read, expected if labels else expected[..., 0])
 
 
 @pytest.fixture
@@ -96,6 +109,8 @@ def published(made_up, monkeypatch):
     """Make the made-up files the published ones."""
     monkeypatch.setattr(mnist, 'FILES', {
         name: hashlib.sha256(body).hexdigest() for name, body in made_up.items()})
+    monkeypatch.setattr(mnist, 'CONTENTS', [
+        hashlib.sha256(gzip.decompress(body)).hexdigest() for body in made_up.values()])
     monkeypatch.setattr(mnist, 'TIMEOUT', 0.5)
     # pooch waits a second before it retries.
     monkeypatch.setattr(pooch.core, 'time', mock.Mock())

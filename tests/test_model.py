@@ -354,5 +354,5 @@ def test_an_experiment_of_how_it_works_changes_the_rows(edit, changed, graph):
     exec(source.replace(old, '%s    %s\n' % (new, edit)), changed_model)
     images = np.random.RandomState(0).rand(3, 784).astype(np.float32)
     with tf.Session() as sess:
-        X = sess.run(changed_model['as_rows'](tf.constant(images)))
+        X = sess.run(changed_model['as_rows'](tf.constant(images), 28, 28))
     np.testing.assert_array_equal(X, changed(images.reshape(3, 28, 28)))

@@ -178,7 +178,7 @@ def test_a_bad_flag_with_resume_is_wrong_usage(whole_run, monkeypatch, capsys):
 def test_a_resumed_run_draws_new_dropout(tmp_path):
     # The same image always, and weights that stay as they are.
     images = np.full([5256, 28, 28], 100)
-    labels = np.zeros(5256)
+    labels = np.full(5256, 9)
     for name, items in zip(mnist.FILES, (images, labels, images, labels)):
         (tmp_path / name).write_bytes(idx(items))
     assert call(SCRIPT, *SMALL, '--dynamic_rnn', '--data_dir', '.', '--lr', 1e-30,

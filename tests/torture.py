@@ -4,6 +4,7 @@
 disks; `python tests/torture.py KILLS FETCHES FOOLED DISKS` does as many.
 """
 import glob
+import gzip
 import hashlib
 import os
 import random
@@ -129,11 +130,13 @@ def fetch(files, folder, mirror, seconds=None):
     """
     published = {name: hashlib.sha256(body).hexdigest()
                  for name, body in files.items()}
+    contents = [hashlib.sha256(gzip.decompress(body)).hexdigest()
+                for body in files.values()]
     code = ('import sys, time, data\n'
             'from training import mnist\n'
-            'mnist.FILES, mnist.TIMEOUT = %r, 0.5\n'
+            'mnist.FILES, mnist.CONTENTS, mnist.TIMEOUT = %r, %r, 0.5\n'
             'time.sleep = lambda seconds: None\n'  # pooch waits before it retries
-            'sys.exit(data.main(%r))' % (published, [folder, mirror]))
+            'sys.exit(data.main(%r))' % (published, contents, [folder, mirror]))
     status, stderr = python('-c', code, seconds=seconds)
     assert 'Traceback' not in stderr, stderr
     for name in set(files) & set(os.listdir(folder)):

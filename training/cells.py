@@ -7,7 +7,7 @@ from training.errors import UserError
 
 
 class Layer(collections.namedtuple('Layer', 'i j f o c h')):
-    """What the units of one layer hold after each row, six float32 [28, units].
+    """What the units of one layer hold after each row, six float32 [rows, units].
 
     i: the input gate in [0, 1]: how much of j is added to c.
     j: the new values in [-1, 1].
@@ -25,8 +25,8 @@ def follow(weights, image, rows):
 
     Args:
         weights: {name of a variable: value}, from `Network.weights`.
-        image: float32 [784] in [0, 1].
-        rows: float32 [28, 10], the network's probabilities after each row.
+        image: float32 [pixels] in [0, 1].
+        rows: float32 [rows, classes], the network's probabilities after each row.
 
     Returns:
         A list of `Layer`; the first one reads the image.
@@ -35,7 +35,7 @@ def follow(weights, image, rows):
         UserError: the network has other cells, or does not read row by row.
     """
     name = 'RNN/multi_rnn_cell/cell_%d/basic_lstm_cell/'
-    layers, x = [], image.reshape(28, 28)
+    layers, x = [], image.reshape(len(rows), -1)
     while name % len(layers) + 'kernel' in weights:
         layers.append(_layer(x, weights[name % len(layers) + 'kernel'],
                              weights[name % len(layers) + 'bias']))
@@ -53,7 +53,7 @@ def _softmax(logits):
 
 
 def _layer(rows, kernel, bias):
-    """Return the `Layer` that reads rows, float32 [28, in]."""
+    """Return the `Layer` that reads rows, float32 [rows, in]."""
     c = h = np.zeros(len(bias) // 4, np.float32)
     steps = []
     for x in rows:

@@ -2,9 +2,10 @@
 
 A dataset is one of `DATASETS`; data_dir is a str, the folder with MNIST's files.
 """
+import collections
 import os
 
-from training import mnist
+from training import idx, mnist
 from training.errors import VERSIONS, UserError
 
 DATASETS = ('mnist', 'digits')
@@ -13,13 +14,22 @@ DATASETS = ('mnist', 'digits')
 DIGITS_TRAIN, DIGITS_VALIDATION = 1257, 180
 
 
+class DataSets(collections.namedtuple('DataSets', 'train validation test')):
+    """Three of TensorFlow's `DataSet`s; sizes are their `mnist.Sizes`."""
+
+    def __new__(cls, *parts, sizes):
+        self = super(DataSets, cls).__new__(cls, *parts)
+        self.sizes = sizes
+        return self
+
+
 def num_train(dataset, data_dir):
     """Return how many training images there will be."""
     return DIGITS_TRAIN if dataset == 'digits' else mnist.num_train(data_dir)
 
 
 def fingerprint(dataset, data_dir):
-    """Return the sha256 of each file that is read: four, or none for 'digits'."""
+    """Return the sha256 of each file that is read, unpacked; none for 'digits'."""
     return [] if dataset == 'digits' else mnist.fingerprint(data_dir)
 
 
@@ -28,6 +38,50 @@ def dataset_name(dataset, data_dir):
     if dataset == 'mnist' and not mnist.is_mnist(data_dir):
         return os.path.abspath(data_dir)
     return dataset
+
+
+def is_of_run(sha256, dataset, data_dir):
+    """Return whether the data is that of a run with this data_sha256 in config.json."""
+    if sha256 == list(mnist.FILES.values()):  # an older version's, of the .gz files
+        sha256 = mnist.CONTENTS
+    return fingerprint(dataset, data_dir) == sha256
+
+
+def tensorflow_reads(files):
+    """Return whether TensorFlow's reader can read four files, from `mnist.find_files`.
+
+    It needs MNIST's names, in one folder, and always makes ten classes.
+    """
+    return (files == [os.path.join(os.path.dirname(files[0]), name)
+                      for name in mnist.FILES]
+            and all(map(idx.is_gzipped, files)) and mnist.sizes(files).class_num == 10)
+
+
+def read_files(files, seed=None):
+    """Read four IDX files as TensorFlow's reader reads MNIST's.
+
+    Args:
+        files: paths, as `mnist.find_files` returns them.
+        seed: as for `data.read_data_sets`.
+
+    Returns:
+        As `data.read_data_sets`; images are [n, rows * columns], labels [n, classes].
+    """
+    import numpy as np
+    sizes, size = mnist.sizes(files), mnist.validation_size(files)
+    arrays = []
+    for path in files:
+        print('Extracting ' + path)
+        arrays.append(idx.read(path))
+    images, labels, *test = arrays
+    return _data_sets([(images[size:], labels[size:]), (images[:size], labels[:size]),
+                       test], np.eye(sizes.class_num), sizes, seed)
+
+
+def _data_sets(parts, one_hot, sizes, seed):
+    from tensorflow.contrib.learn.python.learn.datasets.mnist import DataSet
+    return DataSets(*[DataSet(images[..., None], one_hot[labels], seed=seed)
+                      for images, labels in parts], sizes=sizes)
 
 
 def read_digits(seed=None):
@@ -48,40 +102,37 @@ def read_digits(seed=None):
         raise UserError('--dataset digits needs scikit-learn: pip install '
                         'scikit-learn==' + VERSIONS['scikit-learn'])
     import numpy as np
-    from tensorflow.contrib.learn.python.learn.datasets import base
-    from tensorflow.contrib.learn.python.learn.datasets.mnist import DataSet
     digits = load_digits()
     boxes = ndimage.zoom(digits.images / 16, (1, 2.5, 2.5), order=1)
     images = np.stack([centre_by_mass(np.rint(255 * box).astype(np.uint8))
-                       for box in boxes])[..., np.newaxis]
-    labels = np.eye(10)[digits.target]
+                       for box in boxes])
     parts = np.split(np.random.RandomState(0).permutation(len(images)),
                      [DIGITS_TRAIN, DIGITS_TRAIN + DIGITS_VALIDATION])
-    return base.Datasets(*[DataSet(images[part], labels[part], seed=seed)
-                           for part in parts])
+    return _data_sets([(images[part], digits.target[part]) for part in parts],
+                      np.eye(10), mnist.MNIST_SIZES, seed)
 
 
-def centre_by_mass(box):
-    """Lay a digit into 28 x 28 so that its centre of mass is at pixel 14.
+def centre_by_mass(box, shape=(28, 28)):
+    """Lay a digit into an image so that its centre of mass is in the middle.
 
     MNIST was made so (LeCun et al., the MNIST page): in all of its 60,000 images the
     centre is at 13.5 to 14.5, counted from 0.
 
     Args:
-        box: array [height, width], at most 20 x 20; ink is high, paper 0, and there
-            is some ink.
+        box: array [height, width]; ink is high, paper 0, and there is some ink.
+        shape: height and width of the image, at least those of the box.
 
     Returns:
-        An array [28, 28] of the same dtype. A box that would leave the image stays
-        at its edge.
+        An array of that shape and the same dtype. A box that would leave the image
+        stays at its edge.
     """
     import numpy as np
-    image = np.zeros([28, 28], box.dtype)
+    image = np.zeros(shape, box.dtype)
     mass = box.sum(dtype=float)
     place = []
-    for axis, size in enumerate(box.shape):
+    for axis, (size, whole) in enumerate(zip(box.shape, shape)):
         centre = box.sum(1 - axis, dtype=float) @ np.arange(size) / mass
-        start = int(np.clip(np.rint(14 - centre), 0, 28 - size))
+        start = int(np.clip(np.rint(whole / 2 - centre), 0, whole - size))
         place.append(slice(start, start + size))
     image[tuple(place)] = box
     return image

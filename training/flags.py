@@ -4,10 +4,11 @@ import json
 import os
 import random
 import re
+import shlex
 
 from training import datasets
 from training.errors import UserError
-from training.mnist import MIRRORS
+from training.mnist import DATA_DIR, MIRRORS
 from training.run_directory import read_json
 from training.workers import launched
 
@@ -42,10 +43,10 @@ def whole(low, high=None):
 
 
 def folder(text):
-    """The name of a folder."""
+    """The name of a folder. A ~ is the home folder, also if the shell left it."""
     if not text:
         raise argparse.ArgumentTypeError('must be the name of a folder')
-    return text
+    return os.path.expanduser(text)
 
 
 def run_folder(text):
@@ -73,7 +74,7 @@ def add_run_flags(parser):
     add('--dataset', default='mnist', choices=datasets.DATASETS,
         help='mnist, or the 1,797 small digits that come with scikit-learn '
         '(default: %(default)s)')
-    add('--data_dir', default='MNIST_data', type=folder,
+    add('--data_dir', default=DATA_DIR, type=folder,
         help="the folder with MNIST's four files; what is missing is fetched "
         '(default: %(default)s)')
     add('--mirror', type=mirror_url,
@@ -121,6 +122,11 @@ def parse(parser, argv, quick):
     if launched() > 1 and not flags.horovod:
         parser.error('%d workers were begun: add --horovod, or each of them trains a '
                      'network of its own' % launched())
+    if flags.dataset == 'mnist' and flags.data_dir != DATA_DIR and not (
+            os.path.exists(flags.data_dir)):
+        raise UserError('there is no folder %s: name the one that holds the data with '
+                        '--data_dir, or fetch MNIST into it: python data.py %s'
+                        % (flags.data_dir, shlex.quote(flags.data_dir)))
     num_train = datasets.num_train(flags.dataset, flags.data_dir)
     if flags.batch_size > num_train:
         parser.error('argument --batch_size: must be from 1 to %d, the size of the '

@@ -24,12 +24,13 @@ MAX_SIDE = 10000  # pixels; more than a phone's largest photographs have
 BRIGHTNESS = np.float32([.299, .587, .114])  # of red, green and blue (ITU-R BT.601)
 
 
-def read_image(path, as_is=False):
+def read_image(path, as_is=False, shape=(28, 28)):
     """Read an image file.
 
     Args:
         path: str, a file in a format that Pillow reads.
-        as_is: bool, only scale the picture to 28 x 28; do not look for a digit.
+        as_is: bool, only scale the picture to shape; do not look for a digit.
+        shape: rows and columns of the images that the network reads.
 
     Returns:
         The picture, uint8 [height, width, 3]; where its digit is, as `find_digit`
@@ -56,10 +57,11 @@ def read_image(path, as_is=False):
             picture = ImageOps.exif_transpose(image)
             colours = _to_colours(picture)
             if as_is:
-                grey = Image.fromarray(colours @ BRIGHTNESS).resize((28, 28), Image.BOX)
-                found = (0, 1, 0, 1), np.asarray(grey).reshape(784) / 255
+                grey = Image.fromarray(colours @ BRIGHTNESS)
+                grey = np.asarray(grey.resize(shape[::-1], Image.BOX)) / 255
+                found = (0, 1, 0, 1), grey.reshape(-1)
             else:
-                found = find_digit(picture)
+                found = find_digit(picture, shape)
             return (colours.round().astype(np.uint8), *found)
     except Exception as error:  # a damaged file makes Pillow raise almost any of them
         raise UserError('%s cannot be read (%s): name an image of a digit'
@@ -71,7 +73,7 @@ def normalise(image):
     return find_digit(image)[1]
 
 
-def find_digit(image):
+def find_digit(image, shape=(28, 28)):
     """Turn a picture of a digit into an MNIST digit.
 
     Find the ink, which is dark or bright. Crop the picture to it, fit it to 20 x 20
@@ -79,6 +81,8 @@ def find_digit(image):
 
     Args:
         image: `PIL.Image.Image` of any size and mode.
+        shape: height and width to return instead of 28 x 28; the ink is fitted to
+            20 / 28 of them.
 
     Returns:
         (top, bottom, left, right) of the digit in the picture, whose sides are 1; and
@@ -90,7 +94,7 @@ def find_digit(image):
     """
     colours = _to_colours(image)
     ink = _ink_on_even_paper(colours @ BRIGHTNESS)
-    return _fit(_ink_in_a_photograph(colours) if ink is None else ink)
+    return _fit(_ink_in_a_photograph(colours) if ink is None else ink, shape)
 
 
 def _ink_on_even_paper(grey):
@@ -257,18 +261,20 @@ def _otsu(values):
     return middles[np.argmax(below * above * (means[0] - means[1]) ** 2)]
 
 
-def _fit(ink):
+def _fit(ink, shape):
     """Return the box of the ink, and the ink as a digit, for `find_digit`."""
     inked = ink > 0.1 * ink.max()
     (top, bottom), (left, right) = (
         np.flatnonzero(inked.any(axis))[[0, -1]] + [0, 1] for axis in (1, 0))
     height, width = ink.shape
     ink = Image.fromarray(ink[top:bottom, left:right])
-    size = [max(1, int(round(20 * side / max(ink.size)))) for side in ink.size]
+    # Image.size is width, height.
+    scale = min(20 / 28 * whole / side for whole, side in zip(shape[::-1], ink.size))
+    size = [max(1, int(round(scale * side))) for side in ink.size]
     box = np.asarray(ink.resize(size, Image.BICUBIC))
     box = box.clip(*ink.getextrema())  # bicubic resampling overshoots
     return ((top / height, bottom / height, left / width, right / width),
-            centre_by_mass(box / box.max()).reshape(784))
+            centre_by_mass(box / box.max(), shape).reshape(-1))
 
 
 def _to_colours(image):

@@ -125,7 +125,7 @@ class Run(object):
         found = datasets.fingerprint(flags.dataset, flags.data_dir)
         expected = self.workers.on_rank0(
             lambda: flags.data_sha256 if flags.resume else found)
-        if found != expected:
+        if not datasets.is_of_run(expected, flags.dataset, flags.data_dir):
             raise UserError(
                 '%s does not hold the files that %s: use --data_dir to name the folder '
                 'that holds them' % (flags.data_dir, flags.resume + ' was trained on'
@@ -147,7 +147,7 @@ class Run(object):
             checkpoints,
             MetricsHook(directory, flags, sess, m, mnist, self._logged, self._exits),
             StopHook(directory, checkpoints, self.workers.size, self._exits),
-            saved_model.ExportHook(directory, flags, build_export),
+            saved_model.ExportHook(directory, flags, build_export, mnist.sizes),
         ]
 
     def steps(self):

@@ -106,7 +106,7 @@ class AboveBar(DummyTqdmFile):
 def evaluate(sess, m, data_set, batch_size):
     """Return accuracy and loss on a data set, without dropout, two floats.
 
-    data_set has `images`, float [n, 784], and `labels`, one-hot [n, 10]. If there is
+    data_set has `images`, float [n, pixels], and `labels`, one-hot. If there is
     no memory for `PART` images at once, take batch_size, as the training does.
     """
     try:

@@ -1,20 +1,15 @@
-"""MNIST's four files: find them, check them, fetch what is missing.
+"""MNIST's four files: find them, fetch what is missing, tell them from other data.
 
 Any data set in MNIST's format is read as it is.
 """
-import contextlib
-import gzip
-import hashlib
+import collections
 import os
-import stat
-import struct
 import sys
-import zlib
 
+from training import idx
 from training.errors import UserError, reason, require
 
-# In the order in which TensorFlow reads them, with the sha256 that the original site
-# published.
+# In the order of `idx.ROLES`, with the sha256 that the original site published.
 FILES = {
     'train-images-idx3-ubyte.gz':
         '440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609',
@@ -25,132 +20,122 @@ FILES = {
     't10k-labels-idx1-ubyte.gz':
         'f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6',
 }
+# The sha256 of the same files, unpacked.
+CONTENTS = ['ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db',
+            '65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5',
+            '0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7',
+            'ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2']
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES
 MIRRORS = ('https://storage.googleapis.com/cvdf-datasets/mnist/',
            'https://ossci-datasets.s3.amazonaws.com/mnist/')
 TIMEOUT = 15  # seconds to connect, and without a byte
 
-VALIDATION_SIZE = 5000  # images that TensorFlow's reader sets aside
+DATA_DIR = 'MNIST_data'  # the tutorial's
 
 
 class NoMirrorError(UserError):
     """No mirror gave the files that are missing."""
 
 
-def num_train(data_dir):
-    """Return the number of training images, MNIST's if the file is missing or damaged.
+class Sizes(collections.namedtuple('Sizes', 'input_size timestep_size class_num')):
+    """The sizes of a data set, named as in the tutorial.
+
+    input_size: pixels in a row: the input at each timestep; MNIST's are 28.
+    timestep_size: rows in an image: the number of timesteps; MNIST's are 28.
+    class_num: the largest label plus 1; MNIST's are 10.
     """
-    path = os.path.join(data_dir, TRAIN_IMAGES)
-    images = 0
-    with contextlib.suppress(OSError, EOFError, zlib.error, struct.error):
-        if os.path.isfile(path):  # opening a pipe would block
-            with gzip.open(path) as f:
-                _, images = struct.unpack('>2I', f.read(8))
-    return (images if images > VALIDATION_SIZE else 60000) - VALIDATION_SIZE
+
+
+MNIST_SIZES = Sizes(28, 28, 10)
+
+
+def validation_size(files):
+    """Return how many training images are set aside, for files as of `find_files`.
+
+    TensorFlow's reader sets 5,000 aside, a twelfth of MNIST's. So of 5,000 or fewer, a
+    twelfth is set aside.
+    """
+    images = idx.examine(files[0]).shape[0]
+    return 5000 if images > 5000 else max(1, images // 12)
+
+
+def num_train(data_dir):
+    """Return the number of training images, MNIST's if they cannot be read yet."""
+    try:
+        files = idx.find(data_dir)
+        return idx.examine(files[0]).shape[0] - validation_size(files)
+    except (UserError, TypeError):
+        return 55000
 
 
 def fingerprint(data_dir):
-    """Return the sha256 of the four files, a list of str."""
-    return [_sha256(os.path.join(data_dir, name)) for name in FILES]
+    """Return the sha256 of the four files, unpacked, a list of str."""
+    return [idx.examine(path).sha256 for path in idx.find(data_dir)]
 
 
 def is_mnist(data_dir):
-    """Return whether the four files are those of MNIST, bit for bit."""
-    return fingerprint(data_dir) == list(FILES.values())
-
-
-def _sha256(path):
-    with open(path, 'rb') as f:
-        return hashlib.sha256(f.read()).hexdigest()
+    """Return whether the four files hold MNIST."""
+    return fingerprint(data_dir) == CONTENTS
 
 
 def find_files(data_dir, mirrors=MIRRORS):
-    """Fetch the files that are missing in a folder, and check all of them.
+    """Find the files in a folder, fetch MNIST's that are missing, and check all.
 
     Args:
-        data_dir: str, the folder; it is made if something is fetched.
+        data_dir: str, the folder, or the one around it; see `idx.find`. It is made if
+            something is fetched.
         mirrors: addresses of folders, tried in turn; without any, nothing is fetched.
+
+    Returns:
+        A list of four paths, in the order of `idx.ROLES`.
 
     Raises:
         NoMirrorError: something is missing, and no mirror gave it.
-        UserError: a file is damaged or does not fit the others, or the folder
-            cannot be read or written.
+        UserError: the folder holds a part of another data set, or a file is damaged
+            or cannot be read or written.
     """
-    try:
-        names = os.listdir(data_dir) if os.path.exists(data_dir) else []
-    except OSError as error:
-        raise UserError('cannot read the folder %s (%s): name another with '
-                        '--data_dir' % (data_dir, error.strerror))
-    present = [name for name in FILES if name in names]
-    counts = {name: _check_file(os.path.join(data_dir, name)) for name in present}
-    missing = [name for name in FILES if name not in present]
-    others = [name for name in present
-              if _sha256(os.path.join(data_dir, name)) != FILES[name]]
+    files = idx.find(data_dir)
+    missing = [name for name, path in zip(FILES, files) if not path]
+    others = [os.path.relpath(path, data_dir) for path, sha256 in zip(files, CONTENTS)
+              if path and idx.examine(path).sha256 != sha256]
     if missing and others:  # their images would get MNIST's labels
         raise UserError(
             '%s has no %s, and what it has is not MNIST\'s (%s): add the '
             'missing files of that data set, or name an empty folder to fetch MNIST'
-            % (data_dir, ', '.join(missing), ', '.join(others)))
-    if missing:
+            % (data_dir, ', '.join(name[:-len('.gz')] for name in missing),
+               ', '.join(others)))
+    if missing:  # all, or some of MNIST's
         _fetch(data_dir, missing, mirrors)
-    elif others:
-        print('note: these files of %s are not MNIST\'s and are read as they '
-              'are: %s' % (data_dir, ', '.join(others)), file=sys.stderr)
-        _check_counts(data_dir, counts)
+        files = idx.find(data_dir)
+    found = sizes(files)
+    if others:
+        print('note: %s is not MNIST: %d images to train with and %d to test with, of '
+              '%d x %d pixels, in %d classes' % (
+                  data_dir, *(idx.examine(path).shape[0] for path in files[::2]),
+                  found.timestep_size, found.input_size, found.class_num),
+              file=sys.stderr)
+    return files
 
 
-def _check_counts(data_dir, counts):
-    for images, labels, least in ((TRAIN_IMAGES, TRAIN_LABELS, VALIDATION_SIZE + 1),
-                                  (TEST_IMAGES, TEST_LABELS, 1)):
-        if counts[images] != counts[labels]:
-            raise UserError(
-                'in %s, %s has %d labels for the %d images of %s: put in the files '
-                'that belong together' % (data_dir, labels, counts[labels],
-                                          counts[images], images))
-        if counts[images] < least:
-            raise UserError(
-                '%s has %d images where at least %d are needed, %d of them for '
-                'validation: name another folder with --data_dir'
-                % (os.path.join(data_dir, images), counts[images], least, least - 1))
-
-
-def _check_file(path):
-    """Read a gzipped IDX file to its end; return how many items it holds."""
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UserError('%s is not a file: put one in its place, or name '
-                            'another folder with --data_dir' % path)
-        with gzip.open(path) as f:
-            return _check_idx(f, 'images' in os.path.basename(path))
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        if getattr(error, 'errno', None):  # gzip's own OSErrors have none
-            raise UserError('cannot read %s (%s): fix that, or name another folder '
-                            'with --data_dir' % (path, error.strerror))
-        raise UserError('%s is damaged (%s): delete it and run again' % (path, error))
-
-
-def _check_idx(f, images):
-    """Check an IDX file of images, or of labels; return how many items it holds."""
-    head = f.read(16 if images else 8)
-    if len(head) < (16 if images else 8):
-        raise ValueError('it ends in its header')
-    magic, count, *shape = struct.unpack('>%dI' % (len(head) // 4), head)
-    # 0x08 for unsigned bytes, then the number of dimensions.
-    expected = 0x803 if images else 0x801
-    if magic != expected:
-        raise ValueError('its magic number is %d, not %d' % (magic, expected))
-    if images and shape != [28, 28]:
-        raise ValueError('its images are %d x %d, not 28 x 28' % tuple(shape))
-    size = count * 784 if images else count
-    items = f.read(size + 1)  # no more, as a small file can unpack to gigabytes
-    if len(items) > size:
-        raise ValueError('it holds more than the %d items that its header says' % count)
-    if len(items) < size:
-        raise ValueError('it holds %d bytes where its header says %d'
-                         % (len(items), size))
-    if not images and count and max(items) > 9:
-        raise ValueError('it holds the label %d, and labels are 0 to 9' % max(items))
-    return count
+def sizes(files):
+    """Return the `Sizes` of four files, or raise a `UserError` if they do not match."""
+    train, train_labels, test, test_labels = map(idx.examine, files)
+    for (path, labels_path), (count, *_), labels, least in (
+            (files[:2], train.shape, train_labels, 2),
+            (files[2:], test.shape, test_labels, 1)):
+        if labels.shape != (count,):
+            raise UserError('%s has %d labels for the %d images of %s: put in the '
+                            'files that belong together'
+                            % (labels_path, *labels.shape, count, path))
+        if count < least:
+            raise UserError('%s has %d images, and at least %d are needed: name '
+                            'another folder with --data_dir' % (path, count, least))
+    if train.shape[1:] != test.shape[1:]:
+        raise UserError('the images of %s are %d x %d, and those of %s are %d x %d: '
+                        'put in the files that belong together'
+                        % (files[0], *train.shape[1:], files[2], *test.shape[1:]))
+    _, height, width = train.shape
+    return Sizes(width, height, 1 + max(train_labels.largest, test_labels.largest))
 
 
 def _fetch(data_dir, missing, mirrors):

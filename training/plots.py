@@ -44,13 +44,14 @@ def draw_curves(points):
     return _png(figure)
 
 
-def draw_seen(picture, box, image):
+def draw_seen(picture, box, image, shape=(28, 28)):
     """Draw a photograph, the box of its digit, and the digit that the network gets.
 
     Args:
         picture: uint8 [height, width, 3].
         box: top, bottom, left and right in it, whose sides are 1.
-        image: float [784] in [0, 1].
+        image: float [pixels] in [0, 1].
+        shape: its rows and columns.
 
     Returns:
         A PNG file of 900 x 500 pixels.
@@ -62,7 +63,7 @@ def draw_seen(picture, box, image):
     y, bottom, x, end = np.multiply(box, [height, height, width, width])
     left.plot([x, end, end, x, x], [y, y, bottom, bottom, y], color='tab:red')
     left.set(title='the picture, and the digit in it', xticks=[], yticks=[])
-    _show_digit(right, image)
+    _show_digit(right, image.reshape(shape))
     right.set(title='what the network gets')
     return _png(figure)
 
@@ -71,8 +72,8 @@ def draw_rows(image, rows):
     """Draw a digit and, beside each of its rows, the probabilities of the classes.
 
     Args:
-        image: float [784] in [0, 1].
-        rows: float [28, 10], the probabilities after each row.
+        image: float [pixels] in [0, 1].
+        rows: float [rows, classes], the probabilities after each row.
 
     Returns:
         A PNG file of 900 x 600 pixels.
@@ -80,14 +81,15 @@ def draw_rows(image, rows):
     best = rows.argmax(1)
     digit = best[-1]
     # The first row after which the answer does not change.
-    decided = max([row + 1 for row in range(28) if best[row] != digit], default=0)
+    decided = max((row + 1 for row, name in enumerate(best) if name != digit),
+                  default=0)
     figure = Figure(figsize=(9, 6), dpi=100, tight_layout=True)
     left, right = figure.subplots(1, 2, sharey=True,
                                   gridspec_kw={'width_ratios': [28, 20]})
-    _show_digit(left, image)
+    _show_digit(left, image.reshape(len(rows), -1))
     left.set(ylabel='row', title='what is read')
     shades = right.imshow(rows, cmap='Blues', vmin=0, vmax=1, aspect='auto')
-    right.set(xticks=range(10), title='what it is taken for so far')
+    right.set(xticks=_ticks(rows.shape[1]), title='what it is taken for so far')
     figure.colorbar(shades, ax=right, label='probability')
     for axes in (left, right):
         axes.axhline(decided - 0.5, color='tab:red', linewidth=1)
@@ -101,26 +103,26 @@ def animate_rows(image, rows):
 
     It shows the rows in 1.9 seconds, and the last one for 1.5 seconds more.
     """
-    first, *others = _frames(image.reshape(28, 28), rows)
+    first, *others = _frames(image.reshape(len(rows), -1), rows)
     gif = io.BytesIO()
     first.save(gif, 'GIF', save_all=True, append_images=others, loop=0,
-               duration=[70] * 27 + [1500], optimize=True)
+               duration=[70] * len(others) + [1500], optimize=True)
     return gif.getvalue()
 
 
 def _frames(image, rows):
-    """Yield a `PIL.Image` for each row, of an image [28, 28]."""
+    """Yield a `PIL.Image` for each row, of an image [rows, columns]."""
     figure = Figure(figsize=(6.4, 3.2), dpi=100, tight_layout=True)
     canvas = FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, gridspec_kw={'width_ratios': [2, 3]})
     shown = left.imshow(image, cmap='gray_r', vmin=0, vmax=1)
     line = left.axhline(0, color='tab:red', linewidth=1)
     left.set(xticks=[], yticks=[])
-    bars = right.bar(range(10), rows[0])
-    right.set(xticks=range(10), ylim=(0, 1), ylabel='probability')
+    bars = right.bar(range(rows.shape[1]), rows[0])
+    right.set(xticks=_ticks(rows.shape[1]), ylim=(0, 1), ylabel='probability')
     for row, probabilities in enumerate(rows):
         # Rows that are not read yet are faint.
-        shown.set_data(image * np.where(np.arange(28) <= row, 1, 0.12)[:, None])
+        shown.set_data(image * np.where(np.arange(len(rows)) <= row, 1, 0.12)[:, None])
         line.set_ydata([row + 0.5] * 2)
         for bar, probability in zip(bars, probabilities):
             bar.set_height(probability)
@@ -135,14 +137,14 @@ def _frames(image, rows):
 def draw_cells(image, layers):
     """Draw the gates and states of ten units of each layer (`most_telling`).
 
-    image is float [784] in [0, 1], layers a list of `cells.Layer`. Return a PNG file,
-    1000 pixels wide and 100 + 300 per layer high.
+    image is float [pixels] in [0, 1], layers a list of `cells.Layer`. Return a PNG
+    file, 1000 pixels wide and 100 + 300 per layer high.
     """
     figure = Figure(figsize=(10, 1 + 3 * len(layers)), dpi=100,
                     constrained_layout=True)
     grid = figure.subplots(len(layers), 7, sharey=True, squeeze=False)
     for number, (layer, axes) in enumerate(zip(layers, grid), 1):
-        _show_digit(axes[0], image)
+        _show_digit(axes[0], image.reshape(len(layer.c), -1))
         axes[0].set_title('what is read', fontsize=9)
         axes[0].set_ylabel('layer %d, row' % number)
         _draw_layer(layer, axes[1:])
@@ -171,8 +173,13 @@ def _draw_layer(layer, axes):
 
 
 def _show_digit(axes, image):
-    axes.imshow(image.reshape(28, 28), cmap='gray_r', aspect='auto')
-    axes.set(xticks=[], yticks=range(0, 28, 3))
+    axes.imshow(image, cmap='gray_r', aspect='auto')
+    axes.set(xticks=[], yticks=_ticks(len(image)))
+
+
+def _ticks(count):
+    """Return at most ten ticks for rows or classes."""
+    return range(0, count, -(-count // 10))
 
 
 def _png(figure):

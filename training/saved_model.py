@@ -2,7 +2,7 @@
 
 Its signature serving_default takes images, float32 [n, 784] in [0, 1], and returns
 probabilities, float32 [n, 10], and classes, int64 [n]. The signature rows returns
-probabilities [n, 28, 10], those after each row.
+probabilities [n, 28, 10], those after each row. These are MNIST's sizes.
 """
 import contextlib
 import os
@@ -20,8 +20,8 @@ from training.errors import UserError, reason
 class ExportHook(Hook):
     """Export the network when a run is done, as saved_model/ in its folder."""
 
-    def __init__(self, directory, flags, build_export):
-        self._directory, self._flags = directory, flags
+    def __init__(self, directory, flags, build_export, sizes):
+        self._directory, self._flags, self._sizes = directory, flags, sizes
         self._build_export = build_export  # `model.build_export`
 
     def end(self, result):
@@ -40,7 +40,7 @@ class ExportHook(Hook):
         config = tf.ConfigProto(device_count={'GPU': 0})
         with tf.Graph().as_default(), tf.Session(config=config) as sess:
             images, rows = self._build_export(flags.hidden_size, flags.layer_num,
-                                              flags.dynamic_rnn)
+                                              flags.dynamic_rnn, self._sizes)
             tf.train.Saver().restore(sess, self._directory.file(
                 'model.ckpt-%d' % flags.steps))
             builder = tf.saved_model.Builder(path)
@@ -60,6 +60,9 @@ class Network(object):
 
     Call it with images, float32 [n, 784] in [0, 1], to get the probabilities after
     each row, float32 [n, 28, 10].
+
+    Attributes:
+        shape: rows and columns of the images, (28, 28) for MNIST.
 
     Raises:
         UserError: there is no such run, it is not done, its saved_model is damaged, or
@@ -94,7 +97,11 @@ class Network(object):
                             'python train_lstm_mnist.py --resume %s'
                             % (path, reason(error), run_dir))
         self._images = signature.inputs['images'].name
-        self._rows = signature.outputs['probabilities'].name
+        rows = signature.outputs['probabilities']
+        self._rows = rows.name
+        timesteps, pixels = (tensor.tensor_shape.dim[1].size
+                             for tensor in (rows, signature.inputs['images']))
+        self.shape = timesteps, pixels // timesteps
 
     def __call__(self, images):
         with self._explained():
