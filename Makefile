@@ -23,6 +23,9 @@
 DATA_DIR = MNIST_data
 MIRROR =
 export DATA_DIR MIRROR
+# Packages go into .venv and come from there, whatever the user's settings are.
+export PIP_USER = 0
+unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX
 
 python = .venv/bin/python
 data_dir = --data_dir "$$DATA_DIR"
@@ -74,10 +77,10 @@ test: .venv/installed
 
 lint: .venv/installed
 	@$(python) -m ruff check --quiet .
-	@tools/lock --check
+	@$(SHELL) tools/lock --check
 
 lock:
-	@tools/lock
+	@$(SHELL) tools/lock
 
 tensorboard: .venv/installed
 	@.venv/bin/tensorboard --logdir runs --host localhost $(FLAGS)
@@ -118,7 +121,7 @@ endif
 # pip is replaced first, because the pip of an early 3.7 cannot install today's wheels.
 # The imports show that nothing is missing.
 .venv/installed: requirements/tests.txt
-	@python=$$(tools/find_python '$(PYTHON)') || exit 1; \
+	@python=$$($(SHELL) tools/find_python '$(PYTHON)') || exit 1; \
 	echo "Making .venv with $$python and installing the pinned packages." >&2; \
 	"$$python" -m venv --clear .venv && \
 	grep -A 2 ^pip== requirements/tests.txt | \

@@ -62,7 +62,8 @@ def null_gpu(tmp_path_factory):
     if not shutil.which('cc'):
         pytest.skip('tests/null_cuda needs a C compiler: apt install gcc libc6-dev')
     folder = str(tmp_path_factory.mktemp('null_cuda'))
-    subprocess.run([os.path.join(ROOT, 'tests/null_cuda/build'), folder], check=True)
+    subprocess.run(['sh', os.path.join(ROOT, 'tests/null_cuda/build'), folder],
+                   check=True)
     return {'LD_LIBRARY_PATH': folder,
             'LD_PRELOAD': os.path.join(folder, 'libnull_cuda.so')}
 

@@ -480,8 +480,8 @@ case('--resume: config.json with keep_prob 0', RESUME,
      % "argument --keep_prob: must be a number above 0 and at most 1, not '0'")
 case('--resume: config.json of another model', RESUME,
      config(hidden_size=(b'8', b'9')),
-     'error: run/model.ckpt-20 is of another model than config.json beside it: '
-     'put back the files of one run')
+     'error: run/model.ckpt-20 is of another model than config.json and model.py: put '
+     'back the files of one run, or model.py as it was when the run began')
 NO_CHECKPOINT = ('error: cannot resume, run/model.ckpt-20 is damaged (%s); '
                  'run/model.ckpt-10 is damaged (%s): begin a new run without '
                  '--resume')

@@ -52,7 +52,7 @@ def test_the_last_three_checkpoints_are_kept(saves):
     names = ['model.ckpt-%d.%s' % (step, part) for step in (2, 3, 4)
              for part in ('data-00000-of-00001', 'index')]
     assert sorted(path.name for path in run_dir.iterdir()) == [
-        'checkpoint', *names]
+        'checkpoint', *names, 'model.ckpt.meta']
     state = tf.train.get_checkpoint_state(str(run_dir))
     assert state.model_checkpoint_path == str(run_dir / 'model.ckpt-4')
     assert list(state.all_model_checkpoint_paths) == [
@@ -60,6 +60,14 @@ def test_the_last_three_checkpoints_are_kept(saves):
     assert 'saves' not in (run_dir / 'checkpoint').read_text()  # it may be moved
     checkpoints.restore()
     assert set(sess.run(W)) == {4}
+
+
+def test_the_graph_can_be_imported(saves):
+    sess, _, run_dir, _ = saves
+    with tf.Graph().as_default(), tf.Session() as other:
+        saver = tf.train.import_meta_graph(str(run_dir / 'model.ckpt.meta'))
+        saver.restore(other, tf.train.latest_checkpoint(str(run_dir)))
+        assert set(other.run('W:0')) == {4}
 
 
 def test_a_resumed_run_keeps_three_checkpoints_too(saves):

@@ -1,13 +1,17 @@
-"""Streams whose encoding lacks letters, and the import of TensorFlow.
+"""Streams whose encoding lacks letters, the processor, the import of TensorFlow.
 
 The tests of the scripts show more.
 """
+import contextlib
+import io
 import os
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
+
+from training import cpu, errors
 
 
 @pytest.mark.parametrize('encoding, told', [
@@ -30,3 +34,23 @@ def test_the_cache_of_the_driver_is_large_enough_for_tensorflow(given, found):
     done = subprocess.run([sys.executable, '-c', code], stdout=subprocess.PIPE,
                           cwd=ROOT, env=dict(os.environ, **given))
     assert done.stdout.decode() == found + '\n'
+
+
+def test_a_processor_without_avx_is_refused_before_the_import(monkeypatch):
+    assert cpu.problem() is None
+    real = cpu.CPUID_1_ECX
+    # and eax, ~AVX; ret
+    monkeypatch.setattr(cpu, 'CPUID_1_ECX', real[:-1] + bytes.fromhex('25 ffffffef c3'))
+    assert 'needs a processor with AVX' in cpu.problem()
+    with pytest.raises(errors.UserError, match='AVX'):
+        errors.import_tensorflow()
+    monkeypatch.setattr(cpu.platform, 'machine', lambda: 'aarch64')
+    assert 'this is aarch64: use another machine' in cpu.problem()
+
+
+def test_a_stream_that_is_no_text_file():
+    """As in a notebook, or a Python that is too old for TensorFlow anyway."""
+    stream = io.StringIO()
+    with contextlib.redirect_stdout(stream):
+        assert errors.reports_errors(lambda argv: print('hi'))() == 0
+    assert stream.getvalue() == 'hi\n'

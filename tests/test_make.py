@@ -18,7 +18,8 @@ from conftest import NOWHERE, ROOT
 STAND_IN = '''#!/bin/sh
 echo "$@" >> log
 case "$1 $2" in
-"-c import ensurepip, os"*) echo "$0";;
+"-c import bz2, ctypes"*) echo "$0";;
+"-m training.cpu") test ! -e old.processor;;
 "-m venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python;;
 *) test ! -f "$1.status" || exit $(cat "$1.status");;
 esac
@@ -66,11 +67,11 @@ def write_environment(project, script):
     (project / '.venv' / 'installed').write_text('')
 
 
-def make(project, *args):
+def make(project, *args, **env):
     return subprocess.run(
         [shutil.which('make'), *args], cwd=str(project), stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, universal_newlines=True, timeout=300,
-        env={'PATH': str(project / 'bin'), 'HOME': str(project / 'home')})
+        env={'PATH': str(project / 'bin'), 'HOME': str(project / 'home'), **env})
 
 
 def calls(project):
@@ -95,6 +96,7 @@ def test_python_is_found_and_packages_are_installed_once(place, project):
     assert 'Making .venv with %s' % python in done.stderr
     asked = calls(project)[1:]
     assert asked == [
+        '-m training.cpu',
         '-m venv --clear .venv',
         '-m pip install --quiet --disable-pip-version-check -r /dev/stdin',
         '-m pip install -r requirements/tests.txt',
@@ -105,12 +107,56 @@ def test_python_is_found_and_packages_are_installed_once(place, project):
     assert calls(project)[1:] == asked + asked[-1:]
 
 
+def test_without_avx_nothing_is_installed(with_python):
+    (with_python / 'old.processor').write_text('')
+    done = make(with_python, 'train')
+    assert done.returncode != 0
+    assert calls(with_python)[1:] == ['-m training.cpu']
+
+
+@pytest.mark.parametrize('module', ['ssl', 'ctypes', 'ensurepip', 'bz2', 'lzma'])
+def test_a_python_without_what_is_needed_is_passed_over(module, project):
+    """One that was built without the headers of a library."""
+    write(project / 'bin' / 'python3.7', '#!/bin/sh\nexec %s -c "import sys; '
+          'sys.modules[\'%s\'] = None; $2"\n' % (sys.executable, module))
+    good = project / 'home/.pyenv/versions/3.7.16/bin/python'
+    write(good, STAND_IN)
+    done = make(project, 'test')
+    assert done.returncode == 0 and 'Making .venv with %s' % good in done.stderr
+
+
+def test_settings_of_the_user_do_not_reach_pip(with_python):
+    write(with_python / 'bin' / 'python3.7', STAND_IN.replace(
+        'case', 'echo "$PIP_USER${PIP_TARGET-}${PYTHONPATH-}" >> env\ncase', 1))
+    done = make(with_python, 'test', PIP_USER='1', PIP_TARGET='there',
+                PYTHONPATH='elsewhere')
+    assert done.returncode == 0
+    # find_python sets PYTHONPATH for training.cpu.
+    assert set((with_python / 'env').read_text().split()) == {'0', '0tools/..'}
+
+
+def test_tools_need_no_run_bit(with_python):
+    for tool in (with_python / 'tools').iterdir():
+        tool.chmod(0o644)
+    assert make(with_python, 'test').returncode == 0
+
+
+def test_a_clone_has_unix_line_ends_whatever_git_is_set_to(tmp_path):
+    if not os.path.exists(os.path.join(ROOT, '.git')) or not shutil.which('git'):
+        pytest.skip('not a clone')
+    subprocess.run(['git', 'clone', '--quiet', '--config', 'core.autocrlf=true', ROOT,
+                    str(tmp_path / 'clone')], check=True)
+    for name in ('Makefile', 'tools/find_python', 'train_lstm_mnist.py'):
+        assert b'\r' not in (tmp_path / 'clone' / name).read_bytes()
+
+
 def test_a_named_python_that_is_not_3_7_is_an_error(with_python):
     write(with_python / 'other', '#!/bin/sh\nexit 0\n')
     done = make(with_python, 'train', 'PYTHON=./other')
     assert done.returncode != 0
     assert done.stderr.startswith(
-        'error: ./other is not a Python 3.7 with venv. TensorFlow 1.15 does not run ')
+        'error: ./other is not a Python 3.7 with the modules bz2, ctypes, ensurepip, '
+        'lzma, ssl and zlib. TensorFlow 1.15 does not run ')
     assert not (with_python / '.venv').exists() and not (with_python / 'log').exists()
 
 
@@ -140,7 +186,8 @@ def test_without_python_3_7_the_error_tells_how_to_install_it(has, said, project
     assert done.stderr.splitlines()[:2 + len(said)] == [
         'No Python 3.7 was found. Fetching uv 0.6.17 (17 MB) into .uv, and with it '
         'CPython 3.7.9 into .python.', *said,
-        'error: no Python 3.7 with venv was found on the PATH, in %s or by uv, and '
+        'error: no Python 3.7 with the modules bz2, ctypes, ensurepip, lzma, ssl and '
+        'zlib was found on the PATH, in %s or by uv, and '
         'none could be fetched. TensorFlow 1.15 does not run on a newer Python. To '
         'install 3.7:' % (project / 'home/.pyenv')]
     for way in ('uvx uv@0.6.17 python install 3.7.9', 'pyenv install 3.7',

@@ -192,6 +192,23 @@ def test_the_error_names_every_mirror(tmp_path, serve):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize('mirror, variable, value, why', [
+    ('http://mirror.invalid/', 'http_proxy', NOWHERE,
+     'the proxy that https_proxy or http_proxy names: Connection refused'),
+    ('https://127.0.0.1:9/', 'REQUESTS_CA_BUNDLE', '/no/such/file',
+     'cannot fetch MNIST (Could not find a suitable TLS CA certificate bundle, invalid '
+     'path: /no/such/file): fix REQUESTS_CA_BUNDLE, or')])
+def test_the_error_names_what_is_set_wrong(mirror, variable, value, why, tmp_path,
+                                           monkeypatch):
+    monkeypatch.setenv(variable, value)
+    assert why in str(error_of(tmp_path, mirror))
+
+
+def test_a_quoted_tilde_is_the_home_folder(made_up_dir):
+    done = run('data.py', '~', HOME=str(made_up_dir))
+    assert done.returncode == 0 and not done.error_lines
+
+
 def test_data_py_tells_a_missing_mirror_from_other_errors(tmp_path, made_up_dir):
     done = run('data.py', tmp_path / 'new', NOWHERE)
     assert (done.returncode, done.stdout) == (3, '')

@@ -71,6 +71,48 @@ def ruled(page, mask, rng, squared=False):
     return picture(np.where(lines & (mask < .1), page - 45, page))
 
 
+def dark_lines(page, mask, rng):
+    return picture(np.where((Y % 27 < 1) | (X % 41 < 1), 40, page))
+
+
+def lines_over_the_ink(page, mask, rng):
+    return picture(np.where(Y % 23 < 2, 160, page))
+
+
+def middle(mask):
+    return np.average(X, weights=mask), np.average(Y, weights=mask)
+
+
+def sticky_note(page, mask, rng):
+    x, y = middle(mask)
+    note = np.maximum(abs(X - x), abs(Y - y))
+    shade = (np.maximum(abs(X - x - 3), abs(Y - y - 3)) < 150) & (note >= 150)
+    return picture(np.where(note < 150, page, np.where(shade, 120, 205)))
+
+
+def stain_beside(page, mask, rng):
+    rows, columns = (np.flatnonzero((mask > .1).any(axis)) for axis in (1, 0))
+    stain = np.hypot(X - columns[-1] - 30, Y - rows[0] - 20) < 26
+    return picture(np.where(stain & (mask < .1), page - 70, page))
+
+
+def frame(page, mask, rng):
+    distance = np.minimum(np.minimum(X, WIDTH - X), np.minimum(Y, HEIGHT - Y))
+    return picture(np.where((distance > 11) & (distance < 14), 30, page))
+
+
+def far_away(page, mask, rng):
+    table = 70 + rng.normal(0, 5, (3 * HEIGHT, 3 * WIDTH))
+    table[HEIGHT:2 * HEIGHT, WIDTH:2 * WIDTH] = page
+    return picture(table)
+
+
+def at_the_border(page, mask, rng):
+    rows, columns = (np.flatnonzero((mask > .1).any(axis)) for axis in (1, 0))
+    lit = page * (1 - .3 * X / WIDTH)
+    return picture(lit[rows[0]:, columns[0]:])
+
+
 def on_a_table(page, mask, rng):
     image = picture(page).rotate(rng.uniform(-6, 6), Image.BICUBIC, True, fillcolor=60)
     table = Image.new('L', (WIDTH + 160, HEIGHT + 160), 60)
@@ -98,8 +140,8 @@ def red_on_blue(page, mask, rng):
 
 
 def round_crop(page, mask, rng):
-    centre = np.average(X, weights=mask), np.average(Y, weights=mask)
-    inside = np.hypot(X - centre[0], Y - centre[1]) < 170
+    x, y = middle(mask)
+    inside = np.hypot(X - x, Y - y) < 170
     return Image.merge('LA', [picture(page), picture(255. * inside)])
 
 
@@ -138,6 +180,9 @@ KINDS = {
     'screenshot': lambda page, mask, rng: picture(np.concatenate(
         [np.full((90, WIDTH), 250.), page, np.full((90, WIDTH), 250.)])),
     'finger': blots(*[(WIDTH + 5 - i, 60, 28, 150) for i in range(0, 45, 5)]),
+    'dark lines': dark_lines, 'lines over the ink': lines_over_the_ink,
+    'sticky note': sticky_note, 'stain beside': stain_beside, 'frame': frame,
+    'far away': far_away, 'at the border': at_the_border,
     'bad JPEG': lambda page, mask, rng: jpeg(picture(page), quality=20),
 }
 SEEDS = range(20)

@@ -4,9 +4,11 @@ The scripts beside this package are the tutorial. They import from here; nothing
 imports them. From the bottom up:
 
     errors           errors that the user can fix, exit statuses, missing packages
+    cpu              can TensorFlow 1.15 run on this processor?
     run_directory    the folder of a run: lock, files that appear whole
-    mnist            MNIST's four files: find, check, fetch
-    datasets         the data sets; scikit-learn's digits in MNIST's form
+    idx              files in MNIST's format: find, check, read
+    mnist            MNIST's four files: find, fetch, tell from other data
+    datasets         the data sets: other shapes, scikit-learn's digits
     workers          one process, or several with Horovod
     flags            kinds of flags, what --resume may change
     gpu              can TensorFlow 1.15 use the GPU here? make check-gpu

@@ -38,6 +38,7 @@ class CheckpointHook(Hook):
         self._saver = tf.train.Saver(max_to_keep=KEPT, save_relative_paths=True)
 
     def begin(self):
+        self._write_meta_graph()
         # Tell the saver which checkpoints exist, so that it deletes the oldest.
         steps = sorted(checkpoint_steps(self._directory.path)[:KEPT])
         self._saver.recover_last_checkpoints([self._path(step) for step in steps])
@@ -45,6 +46,12 @@ class CheckpointHook(Hook):
     def after_step(self, step, loss):
         if step % self._flags.save_every == 0 or step == self._flags.steps:
             self.save(step)
+
+    def _write_meta_graph(self):
+        """Write model.ckpt.meta, the graph for `tf.train.import_meta_graph`."""
+        if not os.path.exists(self._directory.file('model.ckpt.meta')):
+            self._directory.write('model.ckpt.meta', self._saver.export_meta_graph(
+            ).SerializeToString())
 
     def _path(self, step):
         return self._directory.file('model.ckpt-%d' % step)
@@ -99,8 +106,9 @@ def check_model(path):
     """Raise a `UserError` if a checkpoint is not of the default graph."""
     expected = {v.op.name: v.shape.as_list() for v in tf.global_variables()}
     if tf.train.load_checkpoint(path).get_variable_to_shape_map() != expected:
-        raise UserError('%s is of another model than config.json beside it: put back '
-                        'the files of one run' % path)
+        raise UserError('%s is of another model than config.json and model.py: put '
+                        'back the files of one run, or model.py as it was when the run '
+                        'began' % path)
 
 
 class DivergenceHook(Hook):

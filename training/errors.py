@@ -6,6 +6,8 @@ import os
 import re
 import sys
 
+from training import cpu
+
 # The versions that error messages say to install; requirements.txt and
 # requirements/tests.in pin the same.
 VERSIONS = {'filelock': '3.12.2', 'matplotlib': '3.5.3', 'Pillow': '9.5.0',
@@ -75,8 +77,9 @@ class Output(object):
         self.error = None  # the OSError of the first write that failed
         # Python 3.7 holds back what goes to a file or a pipe. A letter that the
         # encoding lacks is printed as \u6570.
-        stream.reconfigure(line_buffering=True, errors=(
-            'backslashreplace' if stream.errors == 'strict' else stream.errors))
+        if hasattr(stream, 'reconfigure'):  # in a notebook it has not
+            stream.reconfigure(line_buffering=True, errors=(
+                'backslashreplace' if stream.errors == 'strict' else stream.errors))
 
     def write(self, text):
         """Write text or drop it; return its length."""
@@ -129,12 +132,14 @@ def import_tensorflow():
     """Import TensorFlow and silence its warnings, but not its errors.
 
     Raises:
-        UserError: it cannot be imported, or it is not 1.15.
+        UserError: it cannot be imported, it is not 1.15, or the processor is too old.
     """
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # errors of the C++ side
     # What the driver compiles for a GPU newer than CUDA 10.0 is more than its cache
     # keeps by default. This is the most that it can keep (CUDA C++ Programming Guide).
     os.environ.setdefault('CUDA_CACHE_MAXSIZE', str(2 ** 32))
+    if cpu.problem():  # the import would end the process
+        raise UserError(cpu.problem())
     try:
         import tensorflow as tf
     except Exception as error:  # a protobuf that is too new raises a TypeError

@@ -107,6 +107,8 @@ def _ink_on_even_paper(grey):
     ink = grey - paper
     if -ink.min() > ink.max():
         ink = -ink
+    if -ink.min() > 0.5 * ink.max():  # the paper is not at the edge
+        return None
     # Subtract the grain. Of normally distributed noise this is two standard deviations.
     ink -= 3 * np.median(np.abs(edge - paper))
     if ink.max() < 25:
@@ -114,11 +116,14 @@ def _ink_on_even_paper(grey):
     ink = np.maximum(ink, 0)
     if min(ink.shape) < 64:  # no room for more than a digit
         return ink
-    labels, blobs = _label(ink > 0.1 * ink.max())
+    labels, blobs = _label(ink > 0.1 * ink.max(), ink)
     main = blobs[0]
-    # A page on a table is one bright thing, too. It fills its box.
-    if ((ink > 0.3 * ink.max()).sum() > 0.7 * main.height * main.width
+    # A page on a table is one bright thing, too. Soft ink fills less of its box.
+    if main.is_solid(0.8) or (
+            (ink > 0.3 * ink.max()).sum() > 0.7 * main.height * main.width
             and min(main.height, main.width) > 0.35 * min(ink.shape)):
+        return None
+    if any(map(main.frames, blobs)):
         return None
     parts = _parts(main, blobs)
     if any(blob.sides_touched or blob.number not in parts
@@ -139,39 +144,67 @@ def _ink_in_a_photograph(colours):
     # A colour may show ink that is as bright as its paper.
     greys = [brightness] + [grey for grey in np.moveaxis(colours, 2, 0)
                             if np.ptp(grey - brightness) >= 100]
-    found = []
+    dark, bright = [], []
     for grey in greys:
-        for top_hat in (ndimage.black_tophat, ndimage.white_tophat):
+        for top_hat, found in ((ndimage.black_tophat, dark),
+                               (ndimage.white_tophat, bright)):
             ink = top_hat(grey, max(3, min(grey.shape) // 4), mode='nearest')
             grain = np.median(ink)
             grain += 3 * np.median(np.abs(ink - grain))
             found += _candidates(np.maximum(ink - grain, 0), grey)
+    found = [candidates for candidates in (_likely(dark, bright), _likely(bright, dark))
+             if candidates]
     if not found:
         raise ValueError('it is blank' if np.ptp(brightness) < 25
                          else 'nothing in it looks like a digit')
-    score, main, blobs, labels, ink = max(found, key=lambda candidate: candidate[0])
+    candidates = max(found, key=lambda candidates: candidates[0][0])
+    score, main, blobs, labels, ink = candidates[0]
     parts = _parts(main, blobs)
     if any(other > 0.8 * score and blob.area > 0.6 * main.area
-           and blob.number not in parts and of is blobs
-           for other, blob, of, *_ in found):
+           and main.gap(blob) > 0.15 * main.size for other, blob, *_ in candidates):
         raise ValueError('it shows several things of one size: crop it to one digit')
     return _only(parts, main, labels, ink)
 
 
-def _candidates(ink, grey):
-    """Return (score, blob, all blobs, labels, ink) of blobs that may be a digit."""
+def _likely(candidates, inverse):
+    """Sort candidates, and drop frames and the paper inside a digit, one of inverse."""
+    return [candidate for candidate in sorted(candidates, key=lambda one: -one[0])
+            if not any(score > 0.2 * candidate[0] and digit.frames(candidate[1])
+                       for score, digit, *_ in inverse)
+            and not any(_is_frame_of(candidate, other) for other in candidates)]
+
+
+def _is_frame_of(candidate, other):
+    """Return whether a candidate lies around another one and has no pixel of it."""
+    (score, frame, _, labels, _), (other_score, blob, _, other_labels, _) = (
+        candidate, other)
+    return frame.frames(blob) and other_score > 0.2 * score and not np.any(
+        (labels == frame.number) & (other_labels == blob.number))
+
+
+def _candidates(ink, grey, again=True):
+    """Return (score, blob, all blobs, labels, ink) of blobs that may be a digit.
+
+    If again is true, look also for weaker ink, and without lines that are thinner than
+    the ink.
+    """
     values = ink[ink > 0]
     if values.size == 0 or np.percentile(values, 99) < 15:
         return []
-    labels, blobs = _label(ink > _otsu(values))
-    bands = [blob.number for blob in blobs if blob.sides_touched > 1]
-    if bands and len(bands) == sum(blob.size > 9 for blob in blobs):
-        # Dark bands at the edges hid thinner ink from Otsu's threshold.
-        return _candidates(ink * ~_grown(_in(labels, bands), 3), grey)
-    scored = [(_score(blob, labels, grey), blob, blobs, labels, ink)
-              for blob in blobs[:8]
-              if blob.size > 0.08 * min(ink.shape) and blob.width < 2.5 * blob.height]
-    return [candidate for candidate in scored if candidate[0] > 0]
+    # A line over the ink may cut it. Close gaps of up to 4 pixels.
+    mask = ndimage.grey_closing(ink, (5, 5)) > _otsu(values)
+    labels, blobs = _label(mask, ink)
+    found = [(_score(blob, labels, grey), blob, blobs, labels, ink)
+             for blob in blobs[:8]
+             if blob.size > 0.08 * min(ink.shape) and blob.width < 2.5 * blob.height
+             and not blob.is_solid()]
+    found = [candidate for candidate in found if candidate[0] > 0]
+    if again:  # all this may have hidden weaker ink from Otsu's threshold
+        found += _candidates(ink * ~_grown(mask, 3), grey, False)
+    if again and any(blob.sides_touched > 1 for blob in blobs):
+        # Thin lines may join the ink to the edges.
+        found += _candidates(ndimage.grey_opening(ink, (5, 5)), grey, False)
+    return found
 
 
 def _score(blob, labels, grey):
@@ -194,14 +227,32 @@ def _score(blob, labels, grey):
 
 
 class Blob(object):
-    """A connected part of a mask; place is a pair of slices."""
+    """A connected part of a mask.
 
-    def __init__(self, number, area, place, shape):
-        self.number, self.area, self.place = number, area, place
+    place is a pair of slices, strength the mean of its ink.
+    """
+
+    def __init__(self, number, area, strength, place, shape):
+        self.number, self.area, self.strength = number, area, strength
+        self.place = place
         self.height, self.width = (side.stop - side.start for side in place)
         self.size = max(self.height, self.width)
         self.sides_touched = sum(
             (side.start == 0) + (side.stop == end) for side, end in zip(place, shape))
+
+    def is_solid(self, share=0.75):
+        """Return whether it fills a share of its box, as a page does, but no digit.
+
+        A 1 does, but it is slender.
+        """
+        return (self.area > share * self.height * self.width
+                and self.size < 2 * min(self.height, self.width))
+
+    def frames(self, other):
+        """Return whether another blob lies in its box, as a digit in a frame does."""
+        return other.size > 0.15 * self.size and all(
+            outer.start < inner.start and inner.stop < outer.stop
+            for outer, inner in zip(self.place, other.place))
 
     def gap(self, other):
         """Return how many pixels are between the boxes, less than 0 if they overlap."""
@@ -209,19 +260,21 @@ class Blob(object):
                    for one, two in zip(self.place, other.place))
 
 
-def _label(mask):
+def _label(mask, ink):
     """Return the number of the blob at each pixel, 0 for none, and the `Blob`s.
 
     The largest has the number 1.
     """
     labels, count = ndimage.label(mask, np.ones([3, 3]))
     areas = np.bincount(labels.ravel(), minlength=2)
+    strengths = np.bincount(labels.ravel(), ink.ravel(), 2) / np.maximum(areas, 1)
     # Drop all but the largest, for speed: a dithered scan has 50,000.
     largest = 1 + np.argsort(-areas[1:], kind='stable')[:200]
     numbers = np.zeros(len(areas), np.uint8)
     numbers[largest] = range(1, len(largest) + 1)
     labels = numbers[labels]
-    return labels, [Blob(number, areas[old], place, mask.shape) for number, (old, place)
+    return labels, [Blob(number, areas[old], strengths[old], place, mask.shape)
+                    for number, (old, place)
                     in enumerate(zip(largest, ndimage.find_objects(labels)), 1)]
 
 
@@ -237,7 +290,8 @@ def _parts(main, blobs):
     """
     return [blob.number for blob in blobs if blob is main or (
         main.gap(blob) < 0.15 * main.size and blob.area > 0.03 * main.area
-        and blob.size < 1.2 * main.size)]
+        and blob.size < 1.2 * main.size and blob.sides_touched <= main.sides_touched
+        and 0.6 * main.strength < blob.strength < main.strength / 0.6)]
 
 
 def _only(parts, main, labels, ink):

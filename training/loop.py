@@ -4,6 +4,7 @@ import platform
 import shlex
 import signal
 import sys
+import threading
 import time
 
 import numpy as np
@@ -200,6 +201,8 @@ class StopHook(Hook):
         self._arrived = []
 
     def begin(self):
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python allows no signal handlers there
         for number in SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:
                 self._exits.callback(signal.signal, number,

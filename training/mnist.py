@@ -162,6 +162,9 @@ def _fetch(data_dir, missing, mirrors):
             failures.append('%s: %s' % (mirror, _reason(error)))
             print('that failed: ' + _reason(error), file=sys.stderr)
         except OSError as error:
+            if error.errno is None:  # requests finds no certificates
+                raise UserError('cannot fetch MNIST (%s): fix REQUESTS_CA_BUNDLE, or '
+                                'pip install --force-reinstall certifi' % error)
             raise UserError('cannot write %s (%s): fix that, or name another folder'
                             % (os.path.join(data_dir, name),
                                reason(error.__cause__ or error)))
@@ -179,6 +182,8 @@ def _reason(error):
         return 'HTTP %d %s' % (error.response.status_code, error.response.reason)
     if type(error) is ValueError:
         return 'sent a file whose sha256 is not the published one'
+    proxy = 'the proxy that https_proxy or http_proxy names: ' * (
+        type(error).__name__ == 'ProxyError')
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__
-    return reason(error).strip()
+    return proxy + reason(error).strip()

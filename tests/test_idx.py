@@ -1,0 +1,178 @@
+"""Data sets in MNIST's format, of any shape, as other programs leave their files."""
+import gzip
+import json
+
+import numpy as np
+import pytest
+from conftest import call, idx
+
+import data
+from training import cells, datasets, mnist, saved_model
+from training import idx as idx_files
+from training.errors import UserError
+
+PLAIN = [name[:-len('.gz')] for name in mnist.FILES]
+
+
+def write(folder, names, bodies):
+    for name, body in zip(names, bodies):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body if name.endswith('.gz') else gzip.decompress(body))
+
+
+@pytest.mark.parametrize('names', [
+    PLAIN,
+    [name.replace('-idx', '.idx') for name in PLAIN],
+    [name.replace('-idx', '.idx') for name in mnist.FILES],
+    ['MNIST/raw/' + name for name in PLAIN],
+    ['raw/' + name for name in PLAIN],
+    ['emnist-letters-' + name.replace('t10k', 'test') for name in mnist.FILES],
+    ['gzip/emnist-letters-' + name.replace('t10k', 'test') for name in mnist.FILES],
+    ['%s/%s' % (name, name.replace('-idx', '.idx')) for name in PLAIN],
+    [name.upper() for name in PLAIN],
+    [*list(mnist.FILES)[:2], *PLAIN[2:]],
+    ['train_images_idx3_ubyte', 'train_labels_idx1_ubyte', 'test_images_idx3_ubyte',
+     'test_labels_idx1_ubyte'],
+])
+def test_the_files_are_read_as_others_leave_them(names, made_up, made_up_dir, tmp_path,
+                                                 capsys):
+    folder = tmp_path / 'other'
+    write(folder, names, made_up.values())
+    (found, batch), (expected, same_batch) = (
+        (sets, sets.train.next_batch(9)[0]) for sets in (
+            data.read_data_sets(str(place), mirrors=(), seed=1)
+            for place in (folder, made_up_dir)))
+    np.testing.assert_array_equal(batch, same_batch)
+    for one, other in zip(found, expected):
+        np.testing.assert_array_equal(one.images, other.images)
+        np.testing.assert_array_equal(one.labels, other.labels)
+        assert one.images.dtype == other.images.dtype
+        assert one.labels.dtype == other.labels.dtype
+    assert found.sizes == expected.sizes == (28, 28, 10)
+    assert capsys.readouterr().out.count('Extracting ') == 8
+    assert mnist.fingerprint(str(folder)) == mnist.fingerprint(str(made_up_dir))
+
+
+def test_torchvision_keeps_both(made_up, tmp_path):
+    write(tmp_path, ['MNIST/raw/' + name for name in [*mnist.FILES, *PLAIN]],
+          [*made_up.values()] * 2)
+    assert mnist.find_files(str(tmp_path), ()) == [
+        str(tmp_path / 'MNIST' / 'raw' / name) for name in mnist.FILES]
+
+
+def test_what_is_inside_tells_what_it_is(mnist_dir, tmp_path):
+    for name in mnist.FILES:
+        with gzip.open('%s/%s' % (mnist_dir, name)) as f:
+            body = f.read()
+        (tmp_path / name).write_bytes(gzip.compress(body, 1))
+    assert mnist.is_mnist(str(tmp_path))
+    assert datasets.dataset_name('mnist', str(tmp_path)) == 'mnist'
+    # As an older version wrote it into config.json.
+    assert datasets.is_of_run(list(mnist.FILES.values()), 'mnist', str(tmp_path))
+
+
+REFUSED = {
+    'two sets': (['MNIST/raw/' + name for name in PLAIN]
+                 + ['FashionMNIST/raw/' + name for name in PLAIN], 'several data sets'),
+    'two splits of EMNIST': ([split + name for split in ('emnist-letters-', 'emnist-')
+                              for name in PLAIN], 'several data sets'),
+    'parts of two sets': ([PLAIN[0], 'emnist-letters-' + PLAIN[1]],
+                          'several data sets'),
+    'labels missing': ([PLAIN[0], PLAIN[2]],
+                       'has no train-labels-idx1-ubyte, t10k-labels-idx1-ubyte, and'),
+    'one left': ([PLAIN[3]], "and what it has is not MNIST's"),
+    'names that say nothing': (['a.idx', 'b.idx', 'c.gz', 'd'],
+                               'other names than MNIST\'s (a.idx, b.idx, c.gz, d)'),
+}
+
+
+@pytest.mark.parametrize('names, why', REFUSED.values(), ids=list(REFUSED))
+def test_mnist_never_takes_the_place_of_other_data(names, why, made_up, serve,
+                                                   tmp_path):
+    asked = []
+    mirror = serve(lambda handler, name: asked.append(name))
+    bodies = made_up.values()
+    if names == [PLAIN[0], PLAIN[2]]:
+        bodies = list(bodies)[::2]
+    elif names == [PLAIN[3]]:
+        bodies = list(bodies)[3:]
+    write(tmp_path, names, [*bodies] * 2)
+    before = sorted(tmp_path.rglob('*'))
+    with pytest.raises(UserError) as caught:
+        mnist.find_files(str(tmp_path), [mirror])
+    assert why in str(caught.value)
+    assert not isinstance(caught.value, mnist.NoMirrorError)
+    assert asked == [] and sorted(tmp_path.rglob('*')) == before
+
+
+def test_two_files_that_differ_are_refused(made_up, made_up_dir):
+    write(made_up_dir, PLAIN[:1], [idx(np.zeros([5256, 28, 28]))])
+    with pytest.raises(UserError, match='ubyte.gz and .*ubyte hold different data'):
+        mnist.find_files(str(made_up_dir), ())
+
+
+def test_a_file_that_changes_is_examined_again(tmp_path):
+    path = tmp_path / PLAIN[1]
+    for largest in (3, 200):
+        path.write_bytes(gzip.decompress(idx(np.array([0, largest]))))
+        assert idx_files.examine(str(path))[:2] == ((2,), largest)
+
+
+@pytest.fixture
+def letters(tmp_path):
+    """A folder with 600 images of 20 x 33 in 26 classes, which can be learned."""
+    random = np.random.RandomState(0)
+    prototypes = random.randint(0, 256, (26, 20, 33))
+    bodies = []
+    for count in (600, 60):
+        labels = np.arange(count) % 26
+        noise = random.normal(0, 20, (count, 20, 33))
+        bodies += [idx((prototypes[labels] + noise).clip(0, 255)), idx(labels)]
+    write(tmp_path / 'letters', PLAIN, bodies)
+    return tmp_path / 'letters'
+
+
+@pytest.mark.parametrize('unroll', [[], ['--dynamic_rnn']])
+def test_other_shapes_train_resume_and_are_used(unroll, letters, tmp_path):
+    flags = ['--hidden_size', 24, '--lr', 0.01, '--seed', 1, '--device', 'cpu']
+    done = call('train_lstm_mnist.py', '--data_dir', 'letters', '--steps', 150,
+                '--run_dir', 'run', *flags, *unroll, cwd=tmp_path)
+    assert done.returncode == 0 and '(550, 660)' in done.stdout
+    assert 'of 20 x 33 pixels, in 26 classes' in done.stderr
+    done = call('train_lstm_mnist.py', '--resume', 'run', '--steps', 250, cwd=tmp_path)
+    assert done.returncode == 0
+    result = json.loads((tmp_path / 'run' / 'result.json').read_text())
+    assert result['test_accuracy'] > 0.9
+    assert result['dataset'] == str(tmp_path / 'letters')
+
+    network = saved_model.Network(str(tmp_path / 'run'))
+    test = data.read_data_sets(str(letters)).test
+    rows = network(test.images)
+    assert network.shape == (20, 33) and rows.shape == (60, 20, 26)
+    assert (rows[:, -1].argmax(1) == test.labels.argmax(1)).mean() == (
+        pytest.approx(result['test_accuracy'], abs=1e-5))
+    layers = cells.follow(network.weights(), test.images[7], rows[7])
+    assert layers[0].c.shape == (20, 24)
+
+    for drawing in (['--rows', 'rows.png'], ['--rows', 'rows.gif'],
+                    ['--cells', 'cells.png']):
+        done = call('predict.py', 'run', '--test', 7, *drawing, cwd=tmp_path)
+        assert (done.returncode, done.error_lines) == (0, [])
+        assert done.stdout == 'test image 7: %d, probability %.4f, labelled 7\n' % (
+            rows[7, -1].argmax(), rows[7, -1].max())
+        assert (tmp_path / drawing[1]).stat().st_size > 1000
+
+
+def test_a_file_is_scaled_to_the_images_of_the_network(letters, tmp_path):
+    from PIL import Image
+    assert call('train_lstm_mnist.py', '--data_dir', 'letters', '--steps', 1,
+                '--run_dir', 'run', '--hidden_size', 8, '--device', 'cpu',
+                cwd=tmp_path).returncode == 0
+    image = data.read_data_sets(str(letters)).test.images[5]
+    grey = np.rint(255 * image).astype(np.uint8).reshape(20, 33)
+    Image.fromarray(grey.repeat(3, 0).repeat(3, 1)).save(str(tmp_path / 'a.png'))
+    by_file, by_number = (
+        call('predict.py', 'run', *args, cwd=tmp_path).stdout.split(': ')[1].split(',')
+        for args in (['a.png', '--as_is', '--show', 'seen.png'], ['--test', 5]))
+    assert by_file == [by_number[0], by_number[1] + '\n']
