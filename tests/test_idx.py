@@ -1,10 +1,15 @@
 """Data sets in MNIST's format, of any shape, as other programs leave their files."""
 import gzip
 import json
+import os
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from conftest import call, idx
+from conftest import ROOT, call, idx
+from PIL import Image
 
 import data
 from training import cells, datasets, mnist, saved_model
@@ -164,8 +169,31 @@ def test_other_shapes_train_resume_and_are_used(unroll, letters, tmp_path):
         assert (tmp_path / drawing[1]).stat().st_size > 1000
 
 
+def test_the_program_of_the_page_makes_a_data_set(tmp_path):
+    with open(os.path.join(ROOT, 'docs', 'your-own-data.md')) as f:
+        code, = re.findall(r'```python\n(.*?)```', f.read(), re.S)
+    random = np.random.RandomState(0)
+    for label, name in enumerate(['ant', 'bee', 'cow']):
+        (tmp_path / 'pictures' / name).mkdir(parents=True)
+        for number in range(60):
+            picture = random.randint(0, 60, (64, 96)).astype(np.uint8)
+            picture[20 * label:20 * label + 20] += 150
+            Image.fromarray(picture).save(
+                str(tmp_path / 'pictures' / name / ('%d.png' % number)))
+    made = subprocess.run([sys.executable, '-c', code], cwd=str(tmp_path), check=True,
+                          stdout=subprocess.PIPE, universal_newlines=True)
+    assert made.stdout == "{0: 'ant', 1: 'bee', 2: 'cow'}\n"
+    done = call('train_lstm_mnist.py', '--data_dir', 'my_data', '--steps', 100, '--lr',
+                0.01, '--hidden_size', 16, '--seed', 1, '--run_dir', 'run', '--device',
+                'cpu', cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.endswith('\ntest accuracy 1\n')
+    assert ('my_data is not MNIST: 155 images to train with and 25 to test with, of '
+            '32 x 48 pixels, in 3 classes\n') in done.stderr
+    done = call('predict.py', 'run', 'pictures/cow/7.png', '--as_is', cwd=tmp_path)
+    assert done.stdout.startswith('pictures/cow/7.png: 2, probability ')
+
+
 def test_a_file_is_scaled_to_the_images_of_the_network(letters, tmp_path):
-    from PIL import Image
     assert call('train_lstm_mnist.py', '--data_dir', 'letters', '--steps', 1,
                 '--run_dir', 'run', '--hidden_size', 8, '--device', 'cpu',
                 cwd=tmp_path).returncode == 0

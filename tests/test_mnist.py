@@ -52,6 +52,12 @@ def test_one_image_is_too_few(made_up_dir):
         '--data_dir' % (made_up_dir / mnist.TRAIN_IMAGES))
 
 
+def test_one_class_is_too_few(made_up_dir):
+    (made_up_dir / mnist.TRAIN_LABELS).write_bytes(idx(np.zeros(5256)))
+    (made_up_dir / mnist.TEST_LABELS).write_bytes(idx(np.zeros(64)))
+    assert 'has only the label 0' in str(error_of(made_up_dir))
+
+
 def test_no_test_images(made_up_dir):
     (made_up_dir / mnist.TEST_IMAGES).write_bytes(idx(np.zeros([0, 28, 28])))
     (made_up_dir / mnist.TEST_LABELS).write_bytes(idx(np.zeros(0)))

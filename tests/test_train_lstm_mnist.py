@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -421,6 +422,15 @@ def test_the_test_runs_in_parts_where_memory_is_short(tmp_path, monkeypatch):
     monkeypatch.setattr(tf.Session, 'run', little)
     *same, = result('little')
     assert same == pytest.approx(accuracies, abs=1e-6)
+
+
+def test_main_can_be_called_in_a_thread(tmp_path):
+    done = []
+    thread = threading.Thread(target=lambda: done.append(
+        call(SCRIPT, *QUICK, '--steps', 2, '--run_dir', 'run', cwd=tmp_path)))
+    thread.start()
+    thread.join()
+    assert done[0].returncode == 0 and 'test accuracy' in done[0].stdout
 
 
 def test_a_signal_during_the_test_stops_the_run(tmp_path, monkeypatch):

@@ -134,8 +134,12 @@ def sizes(files):
         raise UserError('the images of %s are %d x %d, and those of %s are %d x %d: '
                         'put in the files that belong together'
                         % (files[0], *train.shape[1:], files[2], *test.shape[1:]))
+    class_num = 1 + max(train_labels.largest, test_labels.largest)
+    if class_num == 1:
+        raise UserError('%s has only the label 0, so there is nothing to learn: put in '
+                        'the labels of the images' % files[1])
     _, height, width = train.shape
-    return Sizes(width, height, 1 + max(train_labels.largest, test_labels.largest))
+    return Sizes(width, height, class_num)
 
 
 def _fetch(data_dir, missing, mirrors):
