@@ -48,6 +48,13 @@ def test_a_processor_without_avx_is_refused_before_the_import(monkeypatch):
     assert 'this is aarch64: use another machine' in cpu.problem()
 
 
+def test_python_3_6_gets_a_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'version_info', (3, 6, 9))
+    assert errors.reports_errors(lambda argv: 0)() == 1
+    assert capsys.readouterr().err == (
+        'error: Python 3.7 is needed, and this is 3.6: use make train\n')
+
+
 def test_a_stream_that_is_no_text_file():
     """As in a notebook, or a Python that is too old for TensorFlow anyway."""
     stream = io.StringIO()

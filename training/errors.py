@@ -49,6 +49,9 @@ def reports_errors(main):
 
 def _status(main, argv):
     try:
+        if sys.version_info < (3, 7):  # a newer one fails to import TensorFlow
+            raise UserError('Python 3.7 is needed, and this is %d.%d: use make train'
+                            % sys.version_info[:2])
         return main(argv) or 0
     except UserError as error:
         print('error: %s' % error, file=sys.stderr)
