@@ -48,7 +48,7 @@ def test_transcript_and_run_directory_on_mnist(mnist_dir, tmp_path):
     # A share of 10,000 images.
     assert test_accuracy == round(test_accuracy, 4)
 
-    device, told, *progress = [
+    device, told, *progress, kept = [
         line for line in done.stderr.splitlines()
         if not re.match(r'\d{4}-\d\d-\d\d .*: E ', line)]
     assert device == 'training on the CPU, as --device cpu asks'
@@ -57,14 +57,16 @@ def test_transcript_and_run_directory_on_mnist(mnist_dir, tmp_path):
     for i, line in enumerate(progress, 1):
         assert re.fullmatch(
             r'step %d of 1000, \d+\.\d steps/s, loss 0\.\d{4}' % (100 * i), line)
-    run_dir = tmp_path / re.fullmatch(
-        r'run directory: (runs/\d{8}-\d{6})', told)[1]
+    name = re.fullmatch(r'run directory: (runs/\d{8}-\d{6})', told)[1]
+    assert kept == 'kept in %s; try: %s %s %s my-digit.png' % (
+        name, sys.executable, os.path.join(ROOT, 'predict.py'), name)
+    run_dir = tmp_path / name
     assert sorted(re.sub('tfevents.*', 'tfevents', f.name)
                   for f in run_dir.iterdir()) == [
         '.lock', 'checkpoint', 'config.json', 'curves.png', 'events.out.tfevents',
         'model.ckpt-1000.data-00000-of-00001', 'model.ckpt-1000.index',
         'model.ckpt-600.data-00000-of-00001', 'model.ckpt-600.index',
-        'model.ckpt-900.data-00000-of-00001', 'model.ckpt-900.index',
+        'model.ckpt-900.data-00000-of-00001', 'model.ckpt-900.index', 'model.ckpt.meta',
         'result.json', 'saved_model']
     config = json.loads((run_dir / 'config.json').read_text())
     assert config.pop('seed') in range(2 ** 31 - 1)

@@ -1,5 +1,6 @@
 """What a run does besides the tutorial: hooks, Ctrl-C, the end."""
 import contextlib
+import os
 import platform
 import shlex
 import signal
@@ -18,6 +19,7 @@ from training.metrics import MetricsHook
 from training.mnist import MIRRORS, find_files
 from training.run_directory import RunDirectory, last_step
 
+PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Windows has no SIGHUP, which comes when the terminal is closed.
 SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP')
            if hasattr(signal, name)]
@@ -185,6 +187,8 @@ class Run(object):
             # Last, since it says that the run is done.
             self._directory.write('result.json', dict(
                 result, seconds=time.perf_counter() - self._started))
+            print('kept in %s; try: %s' % (self._directory.path, _command(
+                'predict.py', self._directory.path, 'my-digit.png')), file=sys.stderr)
 
 
 class StopHook(Hook):
@@ -223,9 +227,17 @@ class StopHook(Hook):
             self._stop(result['steps'])
 
     def _stop(self, step):
-        command = [sys.executable, sys.argv[0], '--resume', self._directory.path]
+        command = _command('train_lstm_mnist.py', '--resume', self._directory.path)
         if self._workers > 1:
-            command = ['horovodrun', '-np', str(self._workers), *command, '--horovod']
+            command = 'horovodrun -np %d %s --horovod' % (self._workers, command)
         raise Stopped(128 + self._arrived[0],
                       'stopped after step %d; to go on from there:\n%s'
-                      % (step, ' '.join(map(shlex.quote, command))))
+                      % (step, command))
+
+
+def _command(script, *args):
+    """Return a command that can be pasted, str, of a script of this project."""
+    here = os.path.join(os.getcwd(), '')
+    programs = [path[len(here):] if path.startswith(here) else path
+                for path in (sys.executable, os.path.join(PROJECT, script))]
+    return ' '.join(map(shlex.quote, [*programs, *args]))

@@ -93,7 +93,8 @@ class MetricsHook(Hook):
         result['median_step_seconds'] = (float(np.median(self._seconds))
                                          if self._seconds else None)
         self._directory.write('curves.png', plots.draw_curves(
-            read_scalars(self._directory.path)))
+            read_scalars(self._directory.path),
+            os.path.basename(os.path.abspath(self._directory.path))))
 
 
 class AboveBar(DummyTqdmFile):

@@ -15,11 +15,11 @@ except ImportError:
     raise missing('matplotlib')
 
 
-def draw_curves(points):
+def draw_curves(points, run):
     """Draw loss and accuracy over the steps; return a PNG file of 800 x 600 pixels.
 
     points is {tag: {step: value}}, from `metrics.read_scalars`. A run of fewer than
-    200 steps has no 'accuracy/training'.
+    200 steps has no 'accuracy/training'. run is a str, the title.
     """
     figure = Figure(figsize=(8, 6), dpi=100, tight_layout=True)
     losses, accuracies = figure.subplots(2, sharex=True)
@@ -38,7 +38,8 @@ def draw_curves(points):
     step, test = max(points['accuracy/test'].items())
     accuracies.plot(step, test, 'k*', markersize=12, label='test: %g' % test)
     # Cut off the low accuracy of the first steps, to leave room for the others.
-    accuracies.set_ylim(bottom=min(points['accuracy/validation'].values()) - 0.02)
+    accuracies.set_ylim(min(points['accuracy/validation'].values()) - 0.02, 1)
+    losses.set_title(run)
     accuracies.set_xlabel('step')
     accuracies.legend(loc='lower right')
     return _png(figure)
@@ -101,12 +102,12 @@ def draw_rows(image, rows):
 def animate_rows(image, rows):
     """Animate what `draw_rows` draws; return a GIF file of 640 x 320 pixels.
 
-    It shows the rows in 1.9 seconds, and the last one for 1.5 seconds more.
+    A row is shown for 0.17 seconds, the last one for 2.
     """
     first, *others = _frames(image.reshape(len(rows), -1), rows)
     gif = io.BytesIO()
     first.save(gif, 'GIF', save_all=True, append_images=others, loop=0,
-               duration=[70] * len(others) + [1500], optimize=True)
+               duration=[170] * len(others) + [2000], optimize=True)
     return gif.getvalue()
 
 
@@ -144,8 +145,14 @@ def draw_cells(image, layers):
                     constrained_layout=True)
     grid = figure.subplots(len(layers), 7, sharey=True, squeeze=False)
     for number, (layer, axes) in enumerate(zip(layers, grid), 1):
-        _show_digit(axes[0], image.reshape(len(layer.c), -1))
-        axes[0].set_title('what is read', fontsize=9)
+        if number == 1:
+            _show_digit(axes[0], image.reshape(len(layer.c), -1))
+        else:
+            axes[0].imshow(layers[number - 2].h, cmap='RdBu', vmin=-1, vmax=1,
+                           aspect='auto')
+            axes[0].set(xlabel='all units')
+        axes[0].set_title('what is read' if number == 1
+                          else 'h of layer %d' % (number - 1), fontsize=9)
         axes[0].set_ylabel('layer %d, row' % number)
         _draw_layer(layer, axes[1:])
     for column, below, label in ((1, slice(0, 4), 'the gates i, f and o'),
