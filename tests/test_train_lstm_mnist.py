@@ -77,7 +77,7 @@ def test_transcript_and_run_directory_on_mnist(mnist_dir, tmp_path):
         'dataset': 'mnist', 'data_dir': mnist_dir, 'mirror': None,
         'device': 'cpu', 'log_every': 100, 'save_every': 300,
         'run_dir': str(run_dir.relative_to(tmp_path)),
-        'data_sha256': list(mnist_files.FILES.values())}
+        'data_sha256': mnist_files.CONTENTS}
     result = json.loads((run_dir / 'result.json').read_text())
     assert result['test_accuracy'] == test_accuracy
     assert 0 < 500 * result['median_step_seconds'] < result['seconds']
@@ -302,7 +302,7 @@ def test_a_run_without_a_gpu_says_so_twice_and_nothing_of_cuinit(tmp_path):
     done = run(SCRIPT, '--dataset', 'digits', *SMALL[:-2], '--dynamic_rnn', '--steps',
                1, '--run_dir', tmp_path / 'run', CUDA_VISIBLE_DEVICES='-1')
     assert done.returncode == 0
-    where, run_dir, _, note = done.stderr.splitlines()  # and the progress
+    where, run_dir, _, note, kept = done.stderr.splitlines()  # and the progress
     assert where.startswith('training on the CPU, since ')
     assert note == where.replace('training', 'note: this was trained')
 

@@ -13,8 +13,6 @@ import stat
 import struct
 import zlib
 
-import numpy as np
-
 from training.errors import UserError
 
 # The names of MNIST's files, with or without .gz, and what others call theirs:
@@ -170,6 +168,7 @@ def _open(path):
 
 
 def _parse(f, images):
+    import numpy as np  # not at the top, as --help needs no packages
     header = f.read(4)
     if header[:2] != b'\0\0' or len(header) < 4:
         raise ValueError('it does not begin as an IDX file')

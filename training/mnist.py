@@ -166,7 +166,7 @@ def _fetch(data_dir, missing, mirrors):
             failures.append('%s: %s' % (mirror, _reason(error)))
             print('that failed: ' + _reason(error), file=sys.stderr)
         except OSError as error:
-            if error.errno is None:  # requests finds no certificates
+            if (error.__cause__ or error).errno is None:  # there are no certificates
                 raise UserError('cannot fetch MNIST (%s): fix REQUESTS_CA_BUNDLE, or '
                                 'pip install --force-reinstall certifi' % error)
             raise UserError('cannot write %s (%s): fix that, or name another folder'
