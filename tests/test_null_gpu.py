@@ -86,7 +86,7 @@ def test_it_trains_on_the_first_gpu(visible, first, on_null_gpu, tmp_path):
     assert done.stderr.splitlines()[:2] == [
         GPU + ', the first of 2; CUDA_VISIBLE_DEVICES chooses another',
         'run directory: %s' % (tmp_path / 'run')]
-    assert len(done.stderr.splitlines()) == 3  # and the progress
+    assert len(done.stderr.splitlines()) == 4  # and the progress, and where it is kept
     assert json.loads((tmp_path / 'run/result.json').read_text())['device'] == (
         'Null CUDA device')
     assert re.findall(r'GPU (\d)\tcontexts (\d)', log.read_text()) == [(first, '1')]
@@ -126,7 +126,7 @@ def test_a_gpu_that_cannot_be_used_is_told_twice(settings, why, only_ask, tmp_pa
     lines = done.stderr.splitlines()
     assert lines[0] == 'training on the CPU, since ' + why
     assert lines[-1] == 'note: this was trained on the CPU, since ' + why
-    assert len(lines) == 4  # and the run directory and the progress
+    assert len(lines) == 5  # and the run directory, twice, and the progress
 
 
 @pytest.mark.parametrize('settings, flags, error', [

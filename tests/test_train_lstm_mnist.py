@@ -302,7 +302,7 @@ def test_a_run_without_a_gpu_says_so_twice_and_nothing_of_cuinit(tmp_path):
     done = run(SCRIPT, '--dataset', 'digits', *SMALL[:-2], '--dynamic_rnn', '--steps',
                1, '--run_dir', tmp_path / 'run', CUDA_VISIBLE_DEVICES='-1')
     assert done.returncode == 0
-    where, run_dir, _, note, kept = done.stderr.splitlines()  # and the progress
+    where, run_dir, _, kept, note = done.stderr.splitlines()  # and the progress
     assert where.startswith('training on the CPU, since ')
     assert note == where.replace('training', 'note: this was trained')
 

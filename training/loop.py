@@ -181,14 +181,14 @@ class Run(object):
         }
         for hook in self._hooks:
             hook.end(result)
-        if self._device.substitute:
-            print('note: this was trained on ' + self._device.where, file=sys.stderr)
         if self._hooks:
             # Last, since it says that the run is done.
             self._directory.write('result.json', dict(
                 result, seconds=time.perf_counter() - self._started))
             print('kept in %s; try: %s' % (self._directory.path, _command(
                 'predict.py', self._directory.path, 'my-digit.png')), file=sys.stderr)
+        if self._device.substitute:
+            print('note: this was trained on ' + self._device.where, file=sys.stderr)
 
 
 class StopHook(Hook):
