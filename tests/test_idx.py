@@ -59,6 +59,12 @@ def test_the_files_are_read_as_others_leave_them(names, made_up, made_up_dir, tm
     assert mnist.fingerprint(str(folder)) == mnist.fingerprint(str(made_up_dir))
 
 
+def test_a_name_in_gz_may_hold_what_is_not_gzipped(made_up, tmp_path):
+    for name, body in made_up.items():
+        (tmp_path / name).write_bytes(gzip.decompress(body))
+    assert data.read_data_sets(str(tmp_path), mirrors=()).test.num_examples == 64
+
+
 def test_torchvision_keeps_both(made_up, tmp_path):
     write(tmp_path, ['MNIST/raw/' + name for name in [*mnist.FILES, *PLAIN]],
           [*made_up.values()] * 2)

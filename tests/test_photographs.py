@@ -107,6 +107,13 @@ def far_away(page, mask, rng):
     return picture(table)
 
 
+def fingers(page, mask, rng):
+    rows, columns = (np.flatnonzero((mask > .1).any(axis)) for axis in (1, 0))
+    hand = (X > columns[-1] + 8) & ((Y - rows[0]) % 40 < 22) & (
+        abs(Y - rows.mean()) < 50)
+    return picture(np.where(hand, 55, page))
+
+
 def at_the_border(page, mask, rng):
     rows, columns = (np.flatnonzero((mask > .1).any(axis)) for axis in (1, 0))
     lit = page * (1 - .3 * X / WIDTH)
@@ -170,6 +177,8 @@ KINDS = {
     # Of our own.
     'vignette': lambda page, mask, rng: picture(
         page * (1 - .5 * np.hypot(X / WIDTH - .5, Y / HEIGHT - .5) ** 2)),
+    'dark corners': lambda page, mask, rng: picture(
+        (225 - 75 * mask) * (1 - 1.3 * np.hypot(X / WIDTH - .5, Y / HEIGHT - .5) ** 2)),
     'camera noise': lambda page, mask, rng: picture(
         page + rng.normal(0, 12, page.shape)),
     'out of focus': lambda page, mask, rng: picture(ndimage.gaussian_filter(page, 3)),
@@ -182,7 +191,7 @@ KINDS = {
     'finger': blots(*[(WIDTH + 5 - i, 60, 28, 150) for i in range(0, 45, 5)]),
     'dark lines': dark_lines, 'lines over the ink': lines_over_the_ink,
     'sticky note': sticky_note, 'stain beside': stain_beside, 'frame': frame,
-    'far away': far_away, 'at the border': at_the_border,
+    'far away': far_away, 'fingers': fingers, 'at the border': at_the_border,
     'bad JPEG': lambda page, mask, rng: jpeg(picture(page), quality=20),
 }
 SEEDS = range(20)
@@ -225,6 +234,14 @@ def test_thin_pens_are_seen():
     for seed in SEEDS:
         thin, normal = (normalise(picture(draw(seed, pen)[0])) for pen in (2, 6))
         assert distance(thin, normal) < 0.06
+
+
+def test_the_paper_in_a_thick_digit_is_no_digit():
+    for seed in (0, 6, 8, 9, 10, 16, 18, 19, 20, 26, 28, 29):
+        page, mask = draw(seed, pen=20)
+        top = np.flatnonzero((mask > .1).any(1))[0]
+        found = picture((page * (1 - .3 * X / WIDTH))[top:])
+        assert distance(normalise(found), normalise(picture(page))) < 0.06
 
 
 def test_a_dark_band_does_not_hide_thin_grey_ink():

@@ -21,6 +21,7 @@ except ImportError:
     raise missing('scipy')
 
 MAX_SIDE = 10000  # pixels; more than a phone's largest photographs have
+EDGE = 0.01  # what is left of a score for each side of the picture that is touched
 BRIGHTNESS = np.float32([.299, .587, .114])  # of red, green and blue (ITU-R BT.601)
 
 
@@ -169,7 +170,8 @@ def _ink_in_a_photograph(colours):
 def _likely(candidates, inverse):
     """Sort candidates, and drop frames and the paper inside a digit, one of inverse."""
     return [candidate for candidate in sorted(candidates, key=lambda one: -one[0])
-            if not any(score > 0.2 * candidate[0] and digit.frames(candidate[1])
+            if not any(digit.frames(candidate[1]) and digit.sides_touched < 3 and score
+                       > 0.5 * EDGE ** digit.sides_touched * candidate[0]
                        for score, digit, *_ in inverse)
             and not any(_is_frame_of(candidate, other) for other in candidates)]
 
@@ -223,7 +225,7 @@ def _score(blob, labels, grey):
         return 0  # it is the paper between strokes
     contrast = abs(ink - ground.mean())
     evenness = contrast / (ground.std() + 0.1 * contrast + 2)
-    return (blob.size * contrast) ** 0.5 * evenness * 0.01 ** blob.sides_touched
+    return (blob.size * contrast) ** 0.5 * evenness * EDGE ** blob.sides_touched
 
 
 class Blob(object):
