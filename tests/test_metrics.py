@@ -130,7 +130,8 @@ def test_a_bar_on_a_terminal(tmp_path):
                         r'Iter15, step 200, training accuracy \S+\n'
                         r'Iter31, step 400, training accuracy \S+\n'
                         r'test accuracy \S+\n', stdout)
-    last = re.split('[\r\n]+', shown.strip())[-1]
+    *_, last, kept = re.split('[\r\n]+', shown.strip())
+    assert kept.startswith('kept in runs/')
     assert re.fullmatch(
         r'training: 100%\|.*\| 400/400 \[\d\d:\d\d<00:00, +\d+\.\d+step/s, '
         r'loss=\d\.\d{4}\]', last), last

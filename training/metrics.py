@@ -95,6 +95,7 @@ class MetricsHook(Hook):
         self._directory.write('curves.png', plots.draw_curves(
             read_scalars(self._directory.path),
             os.path.basename(os.path.abspath(self._directory.path))))
+        self._bar.close()  # before the last lines of the run
 
 
 class AboveBar(DummyTqdmFile):
