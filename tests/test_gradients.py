@@ -66,6 +66,45 @@ def test_other_cells_have_tensorflows_gradients(cell, monkeypatch):
                                    atol=1e-6 * np.abs(expected).max())
 
 
+def stopped(c, h):
+    """Return a function that cuts the state between two rows."""
+    def cut(row, state):
+        return tuple(tf.nn.rnn_cell.LSTMStateTuple(
+            *(tf.stop_gradient(part) if stop and row == 9 else part
+              for stop, part in ((c, one.c), (h, one.h)))) for one in state)
+    return cut
+
+
+@pytest.mark.parametrize('cut', [stopped(c, h) for c in (0, 1) for h in (0, 1)],
+                         ids=['whole', 'h', 'c', 'c and h'])
+@pytest.mark.parametrize('ends', [[-1], [15, 4]], ids=str)
+def test_the_rows_of_a_kernel_are_summed(cut, ends, monkeypatch):
+    """Over 18 rows, which do not fit one product, with losses at some of them."""
+    results = []
+    for fast in (gradients.fast, contextlib.suppress):
+        with tf.Graph().as_default(), tf.Session() as sess:
+            tf.set_random_seed(1)
+            X = tf.constant(np.random.RandomState(2).rand(6, 18, 5), tf.float32)
+            cell = tf.nn.rnn_cell.MultiRNNCell(
+                [model.lstm_cell(7, tf.constant(0.5)) for _ in range(2)])
+            state, outputs = cell.zero_state(6, tf.float32), []
+            with fast(), tf.variable_scope('RNN', reuse=tf.AUTO_REUSE):
+                for row in range(18):
+                    output, state = cell(X[:, row, :], cut(row, state))
+                    outputs.append(output)
+            for _ in range(2):  # a second call must not find rows of the first
+                loss = sum(tf.reduce_sum(outputs[end] ** 2) for end in ends)
+                found = tf.gradients(loss, tf.trainable_variables())
+            products = sum(op.name.startswith('gradients/')
+                           and op.type == 'MatMul' and op.get_attr('transpose_a')
+                           for op in sess.graph.get_operations())
+            results.append((initialized(sess).run(found), products))
+    (found, products), (expected, most) = results
+    assert products < most
+    for one, other in zip(found, expected):
+        np.testing.assert_allclose(one, other, atol=1e-6 * np.abs(other).max())
+
+
 def test_other_operations_have_tensorflows_gradients():
     random = np.random.RandomState(0)
     found, expected = [], []
