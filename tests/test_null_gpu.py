@@ -182,7 +182,7 @@ def test_a_run_of_the_cpu_goes_on_on_the_gpu_and_after_a_failure(on_null_gpu, tm
                        ).returncode == 0
     resume = (SCRIPT, '--resume', run_dir, '--device', 'gpu', '--save_every', 5,
               '--steps')
-    done = on_null_gpu(*resume, 20, NULL_CUDA_FAIL='gemm@1000')
+    done = on_null_gpu(*resume, 20, NULL_CUDA_FAIL='gemm@700')
     assert done.returncode == 1
     assert done.stderr.startswith(GPU)
     assert done.error_lines[0].endswith(
