@@ -11,10 +11,12 @@ VARIANTS = {
     'without our gradients': MATMUL + ELEMENTWISE,
     'without the transposed kernels': MATMUL,
     'without the element-wise gradients': ELEMENTWISE,
+    'with one row in a product': ('rows',),
     'with GATE_OP': ('gate',),
     "with TensorFlow's default threads": ('threads',),
     "with glibc's default malloc": ('malloc',),
-    'without any of these': MATMUL + ELEMENTWISE + ('gate', 'threads', 'malloc'),
+    'without any of these': MATMUL + ELEMENTWISE + (
+        'rows', 'gate', 'threads', 'malloc'),
 }
 
 
@@ -31,6 +33,7 @@ def without(parts):
                                 if name not in parts})
 
     patches = {
+        'rows': (gradients, 'ROWS', 1),
         'gate': (gradients, 'GATE', tf.train.Optimizer.GATE_OP),
         'threads': (device, 'share_cores', lambda *args: None),
         'malloc': (device, 'keep_memory', contextlib.nullcontext),

@@ -172,14 +172,15 @@ FAST = MATMUL | ELEMENTWISE
 # The gradients that are ours; and whether one gradient waits for another, whether the
 # number of threads is set, and whether malloc keeps memory.
 EXPECTED = {
-    'everything': (FAST, False, True, True),
-    'without our gradients': (set(), False, True, True),
-    'without the transposed kernels': (ELEMENTWISE, False, True, True),
-    'without the element-wise gradients': (MATMUL, False, True, True),
-    'with GATE_OP': (FAST, True, True, True),
-    "with TensorFlow's default threads": (FAST, False, False, True),
-    "with glibc's default malloc": (FAST, False, True, False),
-    'without any of these': (set(), True, False, False),
+    'everything': (FAST, 3, False, True, True),
+    'without our gradients': (set(), 28, False, True, True),
+    'without the transposed kernels': (ELEMENTWISE, 28, False, True, True),
+    'without the element-wise gradients': (MATMUL, 3, False, True, True),
+    'with one row in a product': (FAST, 28, False, True, True),
+    'with GATE_OP': (FAST, 3, True, True, True),
+    "with TensorFlow's default threads": (FAST, 3, False, False, True),
+    "with glibc's default malloc": (FAST, 3, False, True, False),
+    'without any of these': (set(), 28, True, False, False),
 }
 
 
@@ -205,6 +206,8 @@ def test_each_variant_lacks_its_part_and_learns_the_same(monkeypatch):
         found[variant] = (
             {op.get_attr('_gradient_op_type') for op in ops
              if '_gradient_op_type' in op.node_def.attr},
+            sum(op.type == 'MatMul' and op.get_attr('transpose_a')
+                and 'gradients/RNN' in op.name for op in ops),
             any('_grad/tuple' in op.name for op in ops),
             config.inter_op_parallelism_threads > 0, keep_memory.called)
     assert found == EXPECTED
