@@ -1,5 +1,6 @@
 """Data sets in MNIST's format, of any shape, as other programs leave their files."""
 import gzip
+import hashlib
 import json
 import os
 import re
@@ -8,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, call, idx
+from conftest import ROOT, call, idx, send
 from PIL import Image
 
 import data
@@ -81,6 +82,19 @@ def test_what_is_inside_tells_what_it_is(mnist_dir, tmp_path):
     assert datasets.dataset_name('mnist', str(tmp_path)) == 'mnist'
     # As an older version wrote it into config.json.
     assert datasets.is_of_run(list(mnist.FILES.values()), 'mnist', str(tmp_path))
+
+
+def test_a_part_of_mnist_in_a_subfolder_is_left_alone(made_up, serve, tmp_path,
+                                                      monkeypatch):
+    monkeypatch.setattr(mnist, 'FILES', {
+        name: hashlib.sha256(body).hexdigest() for name, body in made_up.items()})
+    monkeypatch.setattr(mnist, 'CONTENTS', [
+        hashlib.sha256(gzip.decompress(body)).hexdigest() for body in made_up.values()])
+    write(tmp_path, ['raw/' + name for name in PLAIN[:2]], made_up.values())
+    mirror = serve(lambda handler, name: send(handler, made_up[name]))
+    assert mnist.find_files(str(tmp_path), [mirror]) == [
+        str(tmp_path / name) for name in mnist.FILES]
+    assert mnist.is_mnist(str(tmp_path))
 
 
 REFUSED = {

@@ -47,15 +47,15 @@ def find(folder):
     """
     try:
         found = _data_sets(folder, os.listdir(folder) if os.path.exists(folder) else [])
+        for depth in ('*', '*/*'):
+            if not found:
+                below = os.path.join(glob.escape(folder), depth, '')
+                for place in sorted(glob.glob(below)):
+                    if os.access(place, os.R_OK | os.X_OK):
+                        found.update(_data_sets(place, os.listdir(place)))
     except OSError as error:
         raise UserError('cannot read the folder %s (%s): name another with --data_dir'
-                        % (folder, error.strerror))
-    for depth in ('*', '*/*'):
-        if not found:
-            below = os.path.join(glob.escape(folder), depth, '')
-            for place in sorted(glob.glob(below)):
-                if os.access(place, os.R_OK | os.X_OK):
-                    found.update(_data_sets(place, os.listdir(place)))
+                        % (error.filename or folder, error.strerror))
     whole = [four for four in found.values() if all(four)]
     if len(whole) > 1 or not whole and len(found) > 1:
         raise UserError('%s holds several data sets (%s): put the four files of one '
@@ -98,8 +98,10 @@ def _refuse_other_names(folder):
     others = []
     for path in sorted(glob.glob(os.path.join(glob.escape(folder), '*'))):
         try:
-            if os.path.isfile(path) and _open(path).read(3) == b'\0\0\x08':
-                others.append(os.path.basename(path))
+            if os.path.isfile(path):
+                with _open(path) as f:
+                    if f.read(3) == b'\0\0\x08':
+                        others.append(os.path.basename(path))
         except (OSError, EOFError, zlib.error):
             pass  # it is no IDX file
     if others:

@@ -21,7 +21,7 @@ except ImportError:
     raise missing('scipy')
 
 MAX_SIDE = 10000  # pixels; more than a phone's largest photographs have
-EDGE = 0.01  # what is left of a score for each side of the picture that is touched
+EDGE = 0.01  # factor of the score for each side of the picture that a blob touches
 BRIGHTNESS = np.float32([.299, .587, .114])  # of red, green and blue (ITU-R BT.601)
 
 

@@ -105,6 +105,9 @@ def find_files(data_dir, mirrors=MIRRORS):
             % (data_dir, ', '.join(name[:-len('.gz')] for name in missing),
                ', '.join(others)))
     if missing:  # all, or some of MNIST's
+        if any(path and not os.path.samefile(os.path.dirname(path) or '.', data_dir)
+               for path in files):
+            missing = list(FILES)  # a part in a subfolder; take the whole here
         _fetch(data_dir, missing, mirrors)
         files = idx.find(data_dir)
     found = sizes(files)
