@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from training.mnist import FILES, VALIDATION_SIZE
+from training.mnist import FILES
+
+VALIDATION_SIZE = 5000  # images that TensorFlow's reader sets aside
 
 
 def read_data_sets(data_dir):

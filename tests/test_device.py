@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 import tensorflow as tf
@@ -11,16 +12,30 @@ from training import device
 
 
 @pytest.mark.parametrize('cores, workers, intra, inter', [
-    (1, 1, 1, 1), (2, 1, 1, 2), (3, 1, 3, 3), (16, 1, 16, 16), (64, 1, 16, 16),
-    (6, 2, 3, 3), (4, 2, 1, 2), (1, 2, 1, 1)])
+    (1, 1, 1, 2), (2, 1, 1, 2), (3, 1, 3, 3), (16, 1, 16, 16), (64, 1, 16, 16),
+    (6, 2, 3, 3), (4, 2, 1, 2), (1, 2, 1, 2)])
 def test_cores_are_shared(cores, workers, intra, inter, monkeypatch):
     monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: set(range(cores)))
-    config = tf.ConfigProto()
-    device.share_cores(config, workers_here=workers)
-    assert config.intra_op_parallelism_threads == intra
-    assert config.inter_op_parallelism_threads == inter
-    device.share_cores(config, True, workers)
-    assert config.intra_op_parallelism_threads == inter
+
+    def threads(avx512, dynamic_rnn):
+        monkeypatch.setattr(device, 'has_avx512', lambda: avx512)
+        config = tf.ConfigProto()
+        device.share_cores(config, dynamic_rnn, workers)
+        return config.intra_op_parallelism_threads, config.inter_op_parallelism_threads
+
+    assert threads(True, False) == (intra, inter)
+    assert threads(False, False) == threads(True, True) == (inter, inter)
+
+
+def test_avx512_is_in_the_list_of_the_processor(monkeypatch):
+    def cpuinfo(text):
+        monkeypatch.setattr('builtins.open', mock.mock_open(read_data=text))
+        return device.has_avx512()
+
+    assert cpuinfo('flags\t\t: fpu avx2 avx512f avx512dq\n')
+    assert not cpuinfo('flags\t\t: fpu avx avx2\n')
+    monkeypatch.setattr('builtins.open', mock.Mock(side_effect=FileNotFoundError))
+    assert not device.has_avx512()
 
 
 STOP = 'stop other programs on the GPU (nvidia-smi lists them)'

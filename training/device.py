@@ -30,17 +30,28 @@ def share_cores(config, dynamic_rnn=False, workers_here=1):
 
     TensorFlow takes these numbers from the first session of a process. An LSTM that is
     unrolled by hand usually has two matmuls ready: two layers at two rows, or the
-    gradient of a kernel. On one or two cores, run two matmuls at a time with one
-    thread each. On more cores, all threads share each matmul (not measured). With
-    dynamic_rnn one matmul runs at a time. workers_here processes share the cores.
+    gradient of a kernel. On one or two cores with AVX-512, run them with one thread
+    each. Without AVX-512, a thread alone takes twice as long for a kernel of 1024
+    columns, so let two threads share each matmul, even on one core. On more cores, all
+    threads share each matmul (not measured). With dynamic_rnn one matmul runs at a
+    time. workers_here processes share the cores.
     """
     on_linux = hasattr(os, 'sched_getaffinity')
     cores = len(os.sched_getaffinity(0)) if on_linux else os.cpu_count()
     cores = max(1, cores // workers_here)
-    threads = min(cores, MOST_THREADS)
+    threads = max(2, min(cores, MOST_THREADS))
     config.inter_op_parallelism_threads = threads
     config.intra_op_parallelism_threads = (
-        1 if cores <= 2 and not dynamic_rnn else threads)
+        1 if cores <= 2 and not dynamic_rnn and has_avx512() else threads)
+
+
+def has_avx512():
+    """Return whether the processor has AVX-512; False where Linux does not say."""
+    try:
+        with open('/proc/cpuinfo') as f:
+            return ' avx512f ' in f.read()
+    except OSError:
+        return False
 
 
 def choose(config, device):
