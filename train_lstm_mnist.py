@@ -117,7 +117,8 @@ def test(sess, m, mnist, batch_size):
         if not is_out_of_memory(error):
             raise
         # There is no memory for all at once: test a part at a time.
-        accuracy, _ = evaluate(sess, m, mnist.test, batch_size)
+        accuracy, _ = evaluate(sess, m, mnist.test.images, mnist.test.labels,
+                               batch_size)
         return accuracy
 
 

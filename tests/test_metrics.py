@@ -12,13 +12,13 @@ import sys
 import termios
 import time
 import urllib.request
-from unittest import mock
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import QUICK, start
+from conftest import QUICK, SMALL, call, start
 
+import data
 import model
 from training import metrics
 from training.metrics import read_scalars
@@ -167,9 +167,25 @@ def test_evaluate_takes_smaller_parts_where_memory_is_short(short):
 
     parts = []
     m = model.Model(_X=1, y=2, keep_prob=3, batch_size=4, accuracy=5, cross_entropy=6)
-    data_set = mock.Mock(images=np.arange(100.0)[:, None], labels=np.zeros([100, 10]))
-    accuracy, loss = metrics.evaluate(Session(), m, data_set, batch_size=40)
+    images_and_labels = np.arange(100.0)[:, None], np.zeros([100, 10])
+    accuracy, loss = metrics.evaluate(Session(), m, *images_and_labels, batch_size=40)
     assert parts == [40, 40, 20]
     assert (accuracy, loss) == (pytest.approx(49.5), pytest.approx(36))
     with pytest.raises(type(short)):
-        metrics.evaluate(Session(), m, data_set, batch_size=50)
+        metrics.evaluate(Session(), m, *images_and_labels, batch_size=50)
+
+
+def test_a_checkpoint_is_validated_on_the_first_images(tmp_path, monkeypatch):
+    seen = []
+
+    def evaluate(sess, m, images, labels, batch_size):
+        seen.append((len(images), len(labels), images[0].sum()))
+        return 0.5, 1.0
+
+    monkeypatch.setattr(metrics, 'evaluate', evaluate)
+    monkeypatch.setattr(metrics, 'SAMPLE', 50)
+    assert call('train_lstm_mnist.py', '--dataset', 'digits', *SMALL, '--steps', 3,
+                '--dynamic_rnn', '--save_every', 1,
+                '--run_dir', tmp_path / 'run').returncode == 0
+    first = data.read_data_sets('', dataset='digits').validation.images[0].sum()
+    assert seen == [(50, 50, first), (180, 180, first)]

@@ -15,13 +15,14 @@ from training.checkpoints import Hook
 from training.device import is_out_of_memory
 
 PART = 500  # images evaluated at once; they stay in the processor's cache
+SAMPLE = 1000  # images of the validation set at a checkpoint; all of them take seconds
 
 
 class MetricsHook(Hook):
     """Show the progress on stderr, and write metrics for TensorBoard.
 
-    Loss and steps per second every `--log_every` steps; the validation set at every
-    second checkpoint and at the end.
+    Loss and steps per second every `--log_every` steps; accuracy and loss on `SAMPLE`
+    images of the validation set at every second checkpoint, and on all at the end.
     """
 
     def __init__(self, directory, flags, sess, m, mnist, logged, exits):
@@ -33,7 +34,7 @@ class MetricsHook(Hook):
             exits: `contextlib.ExitStack` that is closed when the run ends.
         """
         self._directory, self._flags, self._logged = directory, flags, logged
-        self._evaluate = lambda part: evaluate(sess, m, part, flags.batch_size)
+        self._evaluate = lambda *part: evaluate(sess, m, *part, flags.batch_size)
         self._graph, self._validation = sess.graph, mnist.validation
         self._done = int(sess.run(tf.train.get_global_step()))
         self._writer = tf.summary.FileWriter(directory.path)
@@ -60,7 +61,7 @@ class MetricsHook(Hook):
         if step % self._flags.log_every == 0 or step == self._flags.steps:
             self._log(step)
         if step % (2 * self._flags.save_every) == 0 and step != self._flags.steps:
-            self._validate(step)
+            self._validate(step, SAMPLE)
         if self._logged:
             self._write(step, self._logged)
             self._logged.clear()
@@ -75,8 +76,9 @@ class MetricsHook(Hook):
             print('step %d of %d, %.1f steps/s, loss %.4f'
                   % (step, self._flags.steps, rate, loss), file=sys.stderr)
 
-    def _validate(self, step):
-        accuracy, loss = self._evaluate(self._validation)
+    def _validate(self, step, count=None):
+        accuracy, loss = self._evaluate(self._validation.images[:count],
+                                        self._validation.labels[:count])
         self._write(step, {'accuracy/validation': accuracy, 'loss/validation': loss})
         return accuracy
 
@@ -105,28 +107,28 @@ class AboveBar(DummyTqdmFile):
         return other is self._wrapped
 
 
-def evaluate(sess, m, data_set, batch_size):
-    """Return accuracy and loss on a data set, without dropout, two floats.
+def evaluate(sess, m, images, labels, batch_size):
+    """Return accuracy and loss, without dropout, two floats.
 
-    data_set has `images`, float [n, pixels], and `labels`, one-hot. If there is
-    no memory for `PART` images at once, take batch_size, as the training does.
+    images are float [n, pixels], labels one-hot [n, classes]. If there is no memory for
+    `PART` images at once, take batch_size, as the training does.
     """
     try:
-        return _evaluate(sess, m, data_set, PART)
+        return _evaluate(sess, m, images, labels, PART)
     except tf.errors.OpError as error:
         if batch_size >= PART or not is_out_of_memory(error):
             raise
-        return _evaluate(sess, m, data_set, batch_size)
+        return _evaluate(sess, m, images, labels, batch_size)
 
 
-def _evaluate(sess, m, data_set, size):
+def _evaluate(sess, m, images, labels, size):
     results, counts = [], []
-    for start in range(0, len(data_set.images), size):
-        images = data_set.images[start:start + size]
-        counts.append(len(images))
+    for start in range(0, len(images), size):
+        part = images[start:start + size]
+        counts.append(len(part))
         results.append(sess.run((m.accuracy, m.cross_entropy), feed_dict={
-            m._X: images, m.y: data_set.labels[start:start + size],
-            m.keep_prob: 1.0, m.batch_size: len(images)}))
+            m._X: part, m.y: labels[start:start + size],
+            m.keep_prob: 1.0, m.batch_size: len(part)}))
     return np.average(results, axis=0, weights=counts)
 
 
