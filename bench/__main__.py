@@ -18,20 +18,21 @@ from training.mnist import find_files
 SIZE = {'batch_size': 128, 'hidden_size': 256, 'layer_num': 2}
 BASELINES = ['tutorial', 'torch']
 STEP = 'a training step'
-RUN = {'from start to exit': ['s', "of the tutorial's", "of PyTorch's",
-                              'resident at most, MiB', 'test accuracy']}
+RUN = 'from start to exit'
+BESIDE = ["of the tutorial's", "of PyTorch's"]
 PARTS = {  # the networks, how they are measured, and the tables with their columns
     'step': (['script', 'dynamic', *BASELINES, 'products'], measure.steps, {
-        STEP: ['ms', "of the tutorial's", "of PyTorch's"],
+        STEP: ['ms', *BESIDE],
         'before the second step, s': ['import', 'data', 'graph', 'first step']}),
     'ablation': ([*VARIANTS], measure.steps, {STEP: ['ms', 'of everything']}),
     'size': (['script', 'products'], measure.sizes, {
         STEP: ['ms', 'of its matrix products']}),
-    'job': (['script', *BASELINES], measure.whole_runs, RUN),
-    'start': (['script', *BASELINES], partial(measure.whole_runs, steps=1), RUN),
+    'job': (['script', 'quick', *BASELINES], measure.whole_runs, {
+        RUN: ['s', *BESIDE, 'resident at most, MiB', 'test accuracy']}),
+    'start': (['script', *BASELINES], partial(measure.whole_runs, steps=1), {
+        RUN: ['s', *BESIDE]}),
     'memory': (['script', *BASELINES, 'cnn'], measure.memory, {
         'naming 10,000 images at once': ['before, MiB', 'more at most, MiB']}),
-    'quick': (['quick', 'tutorial'], measure.whole_runs, RUN),
 }
 
 
@@ -42,8 +43,8 @@ def main(argv=None):
     parser.add_argument(
         'parts', metavar='PART', nargs='*', default='all', choices=['all', *PARTS],
         help='step; ablation: a step without a part of what makes it fast; size: a '
-        'step of other sizes; job: a whole run; start: a run of one step; memory: of '
-        'the 10,000 test images; quick: a run with --quick (default: all)')
+        'step of other sizes; job: a whole run, also with --quick; start: a run of one '
+        'step; memory: of the 10,000 test images (default: all)')
     parser.add_argument('--data_dir', default='MNIST_data', help='the folder with '
                         "MNIST's four files (default: %(default)s)")
     parser.add_argument('--rounds', type=int, default=5, choices=range(1, 1000),

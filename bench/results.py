@@ -32,10 +32,11 @@ def print_figures(title, figures, headings):
 
 
 def spread(values, heading):
-    """Return `median (lowest to highest)`."""
-    return '%s (%s to %s)' % tuple(
+    """Return `median (lowest to highest)`, or one number if all are the same."""
+    median, lowest, highest = (
         FORMATS.get(heading, '%.2f' if 'of ' in heading else '%.0f') % of(values)
         for of in (statistics.median, min, max))
+    return median if lowest == highest else '%s (%s to %s)' % (median, lowest, highest)
 
 
 def print_table(header, rows):

@@ -91,12 +91,12 @@ def test_networks_take_turns():
 TUTORIALS = ['--batch_size=128', '--hidden_size=256', '--layer_num=2']
 
 
-@pytest.mark.parametrize('part, flags, steps', [
-    ('job', [*TUTORIALS, '--steps=2000'], 2000),
-    ('start', [*TUTORIALS, '--steps=1'], 1),
-    ('quick', ['--quick'], 2000)])
-def test_the_commands_of_whole_runs(part, flags, steps, monkeypatch, capsys, tmp_path,
-                                    made_up_dir):
+@pytest.mark.parametrize('part, flags, steps, more', [
+    ('job', [[*TUTORIALS, '--steps=2000'], ['--quick']], 2000,
+     ' resident at most, MiB | test accuracy |'),
+    ('start', [[*TUTORIALS, '--steps=1']], 1, '')])
+def test_the_commands_of_whole_runs(part, flags, steps, more, monkeypatch, capsys,
+                                    tmp_path, made_up_dir):
     """Processes are replaced, so nothing is trained."""
     begun = []
 
@@ -114,13 +114,14 @@ def test_the_commands_of_whole_runs(part, flags, steps, monkeypatch, capsys, tmp
                                 '--data_dir', str(made_up_dir)]) == 0
     script = [argv for argv in begun if 'train_lstm_mnist.py' in argv]
     tutorial = [argv for argv in begun if 'bench.tutorial' in argv]
-    assert len(script) == len(tutorial) == len(begun) / 2 == 2
-    assert set(script[0][3:]) == {'--data_dir=%s' % made_up_dir, *flags}
+    assert len(tutorial) == len(begun) - len(script) == 2
+    assert sorted(sorted(argv[3:]) for argv in script) == sorted(
+        sorted(['--data_dir=%s' % made_up_dir, *some]) for some in 2 * flags)
     assert json.loads(tutorial[0][-1]) == {
         'batch_size': 128, 'hidden_size': 256, 'layer_num': 2, 'steps': steps,
         'data_dir': str(made_up_dir)}
-    assert ("| from start to exit | s | of the tutorial's | resident at most, MiB | "
-            'test accuracy |\n') in capsys.readouterr().out
+    assert ("| from start to exit | s | of the tutorial's |%s\n" % more
+            ) in capsys.readouterr().out
     figures = json.loads(kept.read_text())[part]
     assert figures['tutorial']['test accuracy'] == [0.25, 0.25]
     assert figures['tutorial']["of the tutorial's"] == [1, 1]
@@ -142,7 +143,7 @@ def test_tables(capsys, tmp_path):
     assert capsys.readouterr().out.splitlines() == [
         "| a training step | ms | of the tutorial's |", '| --- | --- | --- |',
         '| train_lstm_mnist.py | 70 (61 to 80) | 0.70 (0.50 to 0.80) |',
-        '| everything | 9 (9 to 9) | 1.00 (1.00 to 1.00) |', '']
+        '| everything | 9 | 1.00 |', '']
     for seed in range(1, 11):
         tmp_path.joinpath('seed-%d' % seed).mkdir()
         tmp_path.joinpath('seed-%d' % seed, 'result.json').write_text(json.dumps(
