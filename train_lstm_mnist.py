@@ -41,6 +41,9 @@ def parse_flags(argv=None):
                         choices=('constant', 'linear'),
                         help='linear: the learning rate rises for a tenth of the '
                         'steps and then falls to 0 (default: %(default)s)')
+    parser.add_argument('--shift', default=0, type=kinds.whole(0, 27),
+                        help='pixels by which an image is shifted at most, at random, '
+                        'in each step (default: %(default)s)')
     parser.add_argument('--dynamic_rnn', action='store_true',
                         help='unroll with tf.nn.dynamic_rnn (default: by hand)')
     parser.add_argument('--quick', action='store_true',
@@ -62,6 +65,7 @@ def train(flags, run):
 
     import data
     import model
+    from training.datasets import shifted
     from training.schedule import learning_rate
 
     config = tf.ConfigProto()
@@ -82,6 +86,10 @@ def train(flags, run):
         run.begin(sess, m, mnist, model.build_export)
         for step in run.steps():  # from 1, or from where the run was stopped
             batch = mnist.train.next_batch(flags.batch_size)
+            if flags.shift:
+                images, labels = batch
+                batch = shifted(images, flags.shift, mnist.sizes,
+                                [flags.seed, step]), labels
             # Take the part of this worker; one that trains alone takes all.
             images, labels = run.workers.shard(batch)
             loss, _ = sess.run([m.cross_entropy, m.train_op], feed_dict={

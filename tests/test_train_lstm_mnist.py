@@ -73,7 +73,7 @@ def test_transcript_and_run_directory_on_mnist(mnist_dir, tmp_path):
     assert config == {
         'lr': 1e-3, 'batch_size': 16, 'keep_prob': 0.5, 'hidden_size': 8,
         'layer_num': 2, 'steps': 1000,
-        'lr_schedule': 'constant', 'dynamic_rnn': False,
+        'lr_schedule': 'constant', 'shift': 0, 'dynamic_rnn': False,
         'dataset': 'mnist', 'data_dir': mnist_dir, 'mirror': None,
         'device': 'cpu', 'log_every': 100, 'save_every': 300,
         'run_dir': str(run_dir.relative_to(tmp_path)),
@@ -134,7 +134,7 @@ def test_defaults_are_the_tutorials():
     assert flags == {
         'lr': 1e-3, 'batch_size': 128, 'keep_prob': 0.5, 'hidden_size': 256,
         'layer_num': 2, 'steps': 2000,
-        'lr_schedule': 'constant', 'dynamic_rnn': False,
+        'lr_schedule': 'constant', 'shift': 0, 'dynamic_rnn': False,
         'dataset': 'mnist', 'data_dir': 'MNIST_data', 'mirror': None,
         'device': 'auto', 'log_every': 50, 'save_every': 200,
         'run_dir': None, 'horovod': False, 'resume': None, 'quick': False}

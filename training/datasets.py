@@ -112,6 +112,24 @@ def read_digits(seed=None):
                       np.eye(10), mnist.MNIST_SIZES, seed)
 
 
+def shifted(images, pixels, sizes, seed):
+    """Return images, each shifted by up to so many pixels in both directions.
+
+    Args:
+        images: [n, rows * columns]; pixels that come in are 0.
+        pixels: int, 0 or more.
+        sizes: `mnist.Sizes`, those of the images.
+        seed: what `numpy.random.RandomState` takes; it draws the shifts.
+    """
+    import numpy as np
+    rows, columns, n = sizes.timestep_size, sizes.input_size, len(images)
+    down, right = np.random.RandomState(seed).randint(2 * pixels + 1, size=(2, n, 1, 1))
+    padded = np.pad(images.reshape(n, rows, columns),
+                    [(0, 0), (pixels, pixels), (pixels, pixels)], 'constant')
+    return padded[np.arange(n)[:, None, None], down + np.arange(rows)[:, None],
+                  right + np.arange(columns)].reshape(n, -1)
+
+
 def centre_by_mass(box, shape=(28, 28)):
     """Lay a digit into an image so that its centre of mass is in the middle.
 
