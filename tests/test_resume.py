@@ -63,6 +63,17 @@ def test_stopped_and_resumed(number, status, whole_run, tmp_path):
     assert json.loads((run_dir / 'config.json').read_text())['steps'] == 120
 
 
+def test_images_are_shifted_as_in_a_run_that_was_never_stopped(tmp_path):
+    def weights(name, *flags):
+        assert call(SCRIPT, *flags, cwd=tmp_path).returncode == 0
+        return torture.weights(str(tmp_path / name))
+
+    shifted = weights('whole', *QUICK, '--shift', 2, '--steps', 4, '--run_dir', 'whole')
+    assert shifted != weights('still', *QUICK, '--steps', 4, '--run_dir', 'still')
+    half = weights('half', *QUICK, '--shift', 2, '--steps', 2, '--run_dir', 'half')
+    assert half != shifted == weights('half', '--resume', 'half', '--steps', 4)
+
+
 @pytest.mark.parametrize('handler, status', [(signal.SIG_DFL, 129),
                                              (signal.SIG_IGN, 0)])
 def test_a_closed_terminal_stops_a_run_unless_nohup_began_it(handler, status, tmp_path):
