@@ -1,3 +1,4 @@
+import importlib
 import json
 import os
 import re
@@ -71,6 +72,13 @@ def test_pytorch_learns(made_up_dir):
         SIZE, hidden_size=32, layer_num=2, batch_size=64, data_dir=str(made_up_dir)),
         1, steps=200)
     assert figures['torch']['test accuracy'][0] > 0.9
+
+
+def test_what_pytorchs_network_imports_of_this_project_is_there(monkeypatch):
+    for name in ('torch', 'bench.pytorch'):
+        monkeypatch.setitem(sys.modules, name, mock.MagicMock())
+    del sys.modules['bench.pytorch']
+    importlib.import_module('bench.pytorch')
 
 
 def test_networks_take_turns():
