@@ -13,7 +13,7 @@ from training.mnist import NoMirrorError
 from training.workers import join
 
 # The tutorial's accuracy in less time.
-QUICK = dict(lr=0.01, lr_schedule='linear', keep_prob=0.9, hidden_size=128, steps=1500)
+QUICK = dict(lr=0.01, lr_schedule='linear', keep_prob=0.9, hidden_size=128, steps=1200)
 
 
 def parse_flags(argv=None):

@@ -153,7 +153,7 @@ def test_quick_has_other_defaults():
             if value != usual[name]} == {
         'quick': True, 'lr': 0.01, 'lr_schedule': 'linear', 'keep_prob': 0.9,
         'hidden_size': 128}
-    assert train_lstm_mnist.parse_flags(['--quick']).steps == 1500
+    assert train_lstm_mnist.parse_flags(['--quick']).steps == 1200
 
 
 @pytest.mark.parametrize('layer_num, dynamic_rnn',
