@@ -195,6 +195,6 @@ def keep_memory():
     try:
         yield
     finally:
-        for parameter in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD):
-            libc.mallopt(parameter, 2 ** 17)
+        # Keep the limits. Once they are set, glibc does not adjust them any more, and
+        # with its default values, a later graph in this process would be slower.
         libc.malloc_trim(0)
