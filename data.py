@@ -1,30 +1,21 @@
 """Find, fetch, check and read MNIST's four files.
 
-The reader is TensorFlow's own, `tensorflow.examples.tutorials.mnist`. What it cannot
-read, as images with more than ten classes, `training.datasets` reads in its place.
+What it returns is what TensorFlow's `tensorflow.examples.tutorials.mnist.input_data`
+returns, with the same batches. It also reads images of other sizes and classes.
 
 `python data.py` does all but read. Its exit status is 0 when the files are there, 1
 if the user must fix something, and 3 if no mirror gave what is missing.
 """
 import argparse
-import os
 import sys
 
-from training import datasets
 from training.errors import reports_errors
 from training.flags import folder, mirror_url
-from training.mnist import (
-    DATA_DIR,
-    MIRRORS,
-    NoMirrorError,
-    find_files,
-    sizes,
-    validation_size,
-)
+from training.mnist_files import DATA_DIR, MIRRORS, NoMirrorError, open_files
 
 
 def read_data_sets(data_dir, one_hot=True, dataset='mnist', mirrors=MIRRORS,
-                   seed=None):
+                   seed=None, num_validation=None):
     """Read a data set as the tutorial does.
 
     For 'mnist', fetch the files that are missing, check all, and read them; a line
@@ -32,37 +23,49 @@ def read_data_sets(data_dir, one_hot=True, dataset='mnist', mirrors=MIRRORS,
 
     Args:
         data_dir: str, the folder with MNIST's files; not used for 'digits'.
-        one_hot: bool, labels as rows of zeros and a one; only TensorFlow's reader has
-            others.
+        one_hot: bool, labels as rows of zeros and a one, or as numbers.
         dataset: 'mnist' or 'digits'.
         mirrors: addresses to fetch from, tried in turn.
         seed: int for numpy's global generator, which shuffles `train`, or None.
+        num_validation: int, see `open_files`; not used for 'digits'.
 
     Returns:
         A tuple (train, validation, test) of TensorFlow `DataSet`s, MNIST's with
-        55,000, 5,000 and 10,000 examples, whose attribute sizes is their
-        `training.mnist.Sizes`. Each part has `images`, float32 [n, 784] in [0, 1],
-        `labels`, float64 [n, 10], `num_examples`, `next_batch(k)`, which shuffles
-        before every epoch, and `epochs_completed`.
+        55,000, 5,000 and 10,000 examples. Its attribute `source` is the
+        `training.mnist_files.Source`. Each part has `images`, float32 [n, 784] in
+        [0, 1], `labels`, float64 [n, 10] or uint8 [n], `num_examples`,
+        `next_batch(k)`, which shuffles before every epoch, and `epochs_completed`.
 
     Raises:
         UserError: a file is damaged or cannot be fetched, read or written, or
             scikit-learn is not installed.
     """
     if dataset == 'digits':
-        return datasets.read_digits(seed)
-    files = find_files(data_dir, mirrors)
-    if not datasets.tensorflow_reads(files):
-        return datasets.read_files(files, seed)
-    try:
-        from tensorflow.examples.tutorials.mnist import input_data
-    except ImportError:
-        # A build without the examples has the reader here.
-        from tensorflow.contrib.learn.python.learn.datasets import mnist as input_data
-    mnist = input_data.read_data_sets(os.path.dirname(files[0]), one_hot=one_hot,
-                                      seed=seed,
-                                      validation_size=validation_size(files))
-    return datasets.DataSets(*mnist, sizes=sizes(files))
+        from training.digits import open_digits
+        source = open_digits()
+    else:
+        source = open_files(data_dir, mirrors, num_validation)
+    for path in source.paths:
+        print('Extracting ' + path)
+    return source.read(one_hot, seed)
+
+
+def shifted(images, pixels, shape, seed):
+    """Return images, each shifted by up to so many pixels in both directions.
+
+    Args:
+        images: [n, rows * columns]; pixels that come in are 0.
+        pixels: int, 0 or more.
+        shape: (rows, columns).
+        seed: what `numpy.random.RandomState` takes; it draws the shifts.
+    """
+    import numpy as np
+    (rows, columns), n = shape, len(images)
+    down, right = np.random.RandomState(seed).randint(2 * pixels + 1, size=(2, n, 1, 1))
+    padded = np.pad(images.reshape(n, rows, columns),
+                    [(0, 0), (pixels, pixels), (pixels, pixels)], 'constant')
+    return padded[np.arange(n)[:, None, None], down + np.arange(rows)[:, None],
+                  right + np.arange(columns)].reshape(n, -1)
 
 
 @reports_errors
@@ -77,7 +80,7 @@ def main(argv=None):
                         % ', then '.join(MIRRORS))
     args = parser.parse_args(argv)
     try:
-        find_files(args.data_dir, args.mirror)
+        open_files(args.data_dir, args.mirror)
     except NoMirrorError as error:
         print('error: %s' % error, file=sys.stderr)
         return 3

@@ -6,13 +6,25 @@ tutorial's: `_X`, `y`, `batch_size`, `keep_prob`, `lstm_cell`, `mlstm_cell`,
 `init_state`, `outputs`, `h_state`, `W`, `bias`, `y_pre`, `cross_entropy`,
 `train_op`, `correct_prediction`, `accuracy`.
 """
+import collections
 import types
 
 import tensorflow as tf
 from tensorflow.contrib import rnn
 
 from training import gradients
-from training.mnist import MNIST_SIZES
+
+
+class Sizes(collections.namedtuple('Sizes', 'timestep_size input_size class_num')):
+    """The sizes of the data, named as in the tutorial.
+
+    timestep_size: rows in an image: the number of timesteps; MNIST's are 28.
+    input_size: pixels in a row: the input at each timestep; MNIST's are 28.
+    class_num: the number of classes; MNIST's are 10.
+    """
+
+
+MNIST_SIZES = Sizes(timestep_size=28, input_size=28, class_num=10)
 
 
 class Model(types.SimpleNamespace):
@@ -50,7 +62,7 @@ class Model(types.SimpleNamespace):
 #    timestep_size   rows in an image: the number of timesteps, 28
 #    class_num       10
 
-def placeholders(input_size, timestep_size, class_num):
+def placeholders(timestep_size, input_size, class_num):
     """Return the placeholders _X, y, batch_size and keep_prob; see `Model`."""
     batch_size = tf.placeholder(tf.int32, [], name='batch_size')
     keep_prob = tf.placeholder(tf.float32, [], name='keep_prob')
@@ -192,8 +204,25 @@ def mean_cross_entropy(logits, y):
     return tf.reduce_mean(-y * tf.nn.log_softmax(logits), name='cross_entropy')
 
 
-def build(lr, hidden_size, layer_num, dynamic_rnn=False,
-          distribute=lambda optimizer: optimizer, sizes=MNIST_SIZES):
+def learning_rate(lr, lr_schedule, steps):
+    """Return the learning rate for `build`: a float, or a float32 [] tensor.
+
+    Args:
+        lr: float, above 0.
+        lr_schedule: 'constant', or 'linear': the tensor follows the global step and
+            is, at step s of N, lr * min(1, s / max(1, N / 10)) * (1 - (s - 1) / N).
+        steps: int, N.
+    """
+    if lr_schedule == 'constant':
+        return lr
+    done = tf.train.get_or_create_global_step()
+    rise = tf.cast(done + 1, tf.float32) / max(1, 0.1 * steps)
+    return tf.minimum(1.0, rise) * tf.train.polynomial_decay(
+        lr, done, steps, end_learning_rate=0.0)
+
+
+def build(lr, hidden_size, layer_num, dynamic_rnn=False, sizes=MNIST_SIZES,
+          distribute=lambda optimizer: optimizer):
     """Add the tutorial's graph to the default graph.
 
     Args:
@@ -202,15 +231,15 @@ def build(lr, hidden_size, layer_num, dynamic_rnn=False,
         layer_num: int, LSTM layers; 1 gives the single-layer LSTM.
         dynamic_rnn: bool, unroll with `tf.nn.dynamic_rnn` instead of by hand.
             Variables, checkpoints and outputs are the same.
+        sizes: `Sizes`, those of the data.
         distribute: function from the optimizer to one that several workers share,
             such as `hvd.DistributedOptimizer`.
-        sizes: `training.mnist.Sizes`, those of the data.
 
     Returns:
         A `Model`.
     """
-    input_size, timestep_size, class_num = sizes
-    _X, y, batch_size, keep_prob = placeholders(input_size, timestep_size, class_num)
+    timestep_size, input_size, class_num = sizes
+    _X, y, batch_size, keep_prob = placeholders(timestep_size, input_size, class_num)
     X = as_rows(_X, timestep_size, input_size)
     init_state, outputs, state = mlstm(X, batch_size, keep_prob, hidden_size, layer_num,
                                        dynamic_rnn)
@@ -220,8 +249,11 @@ def build(lr, hidden_size, layer_num, dynamic_rnn=False,
     logits = tf.add(tf.matmul(h_state, W), bias, name='logits')
     y_pre = tf.nn.softmax(logits, name='y_pre')
     cross_entropy = mean_cross_entropy(logits, y)
-    # global_step tells the step of a checkpoint; gate_gradients is for speed.
-    train_op = distribute(tf.train.AdamOptimizer(lr)).minimize(
+    # The tutorial's line is tf.train.AdamOptimizer(lr).minimize(cross_entropy). Several
+    # workers share the optimizer, global_step is the step of a checkpoint, and
+    # gate_gradients is for speed.
+    optimizer = distribute(tf.train.AdamOptimizer(lr))
+    train_op = optimizer.minimize(
         cross_entropy, global_step=tf.train.get_or_create_global_step(),
         gate_gradients=gradients.GATE, name='train_op')
     correct_prediction = tf.equal(tf.argmax(y_pre, 1), tf.argmax(y, 1),
@@ -249,7 +281,7 @@ def build_export(hidden_size, layer_num, dynamic_rnn=False, sizes=MNIST_SIZES):
         rows: float32 [n, 28, 10], the classes' probabilities after each row; the
             last are the network's answer.
     """
-    input_size, timestep_size, class_num = sizes
+    timestep_size, input_size, class_num = sizes
     images = tf.placeholder(tf.float32, [None, timestep_size * input_size],
                             name='images')
     X = as_rows(images, timestep_size, input_size)

@@ -9,8 +9,8 @@ import os
 import sys
 
 import data
-from training import datasets
-from training.errors import UserError, import_tensorflow, reports_errors
+from training.environment import import_tensorflow
+from training.errors import UserError, reports_errors
 from training.flags import folder, run_folder
 from training.run_directory import read_json, write_whole
 
@@ -99,11 +99,12 @@ def test_image(flags):
                         'whole config.json' % flags.run_dir)
     with contextlib.redirect_stdout(io.StringIO()), \
             contextlib.redirect_stderr(io.StringIO()):
-        test = data.read_data_sets(data_dir, dataset=dataset, mirrors=()).test
-    if not datasets.is_of_run(sha256, dataset, data_dir):
+        mnist = data.read_data_sets(data_dir, dataset=dataset, mirrors=())
+    if not mnist.source.is_of_run(sha256):
         raise UserError(
             '%s does not hold the files that %s was trained on: use --data_dir to name '
             'the folder that holds them' % (data_dir, flags.run_dir))
+    test = mnist.test
     if not 0 <= flags.test < test.num_examples:
         raise UserError('there is no test image %d: name one from 0 to %d'
                         % (flags.test, test.num_examples - 1))

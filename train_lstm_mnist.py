@@ -8,8 +8,9 @@ import argparse
 import sys
 
 from training import flags as kinds
-from training.errors import UserError, import_tensorflow, reports_errors, require
-from training.mnist import NoMirrorError
+from training.environment import import_tensorflow
+from training.errors import UserError, reports_errors, require
+from training.mnist_files import NoMirrorError
 from training.workers import join
 
 # The tutorial's accuracy in less time.
@@ -34,7 +35,7 @@ def parse_flags(argv=None):
                         help='units of an LSTM layer (default: %(default)s)')
     parser.add_argument('--layer_num', default=2, type=kinds.whole(1, 64),
                         help='LSTM layers (default: %(default)s)')
-    parser.add_argument('--steps', default=2000, type=kinds.whole(1),
+    parser.add_argument('--steps', default=2000, type=kinds.whole(1, 2 ** 31 - 1),
                         help='training steps (default: %(default)s)')
     # Flags that the tutorial does not have.
     parser.add_argument('--lr_schedule', default='constant',
@@ -65,31 +66,33 @@ def train(flags, run):
 
     import data
     import model
-    from training.datasets import shifted
-    from training.schedule import learning_rate
 
     config = tf.ConfigProto()
     config.gpu_options.allow_growth = True
     with tf.Session(config=run.on_device(config)) as sess:  # on a GPU, or the CPU
         mnist = data.read_data_sets(flags.data_dir, one_hot=True, dataset=flags.dataset,
-                                    mirrors=run.mirrors, seed=flags.seed)
+                                    mirrors=run.mirrors, seed=flags.seed,
+                                    num_validation=flags.num_validation)
         print(mnist.train.images.shape)
 
         # The tutorial's steps 1 and 2, and the loss of step 3, are in model.py.
-        m = model.build(learning_rate(flags.lr, flags.lr_schedule, flags.steps),
-                        flags.hidden_size, flags.layer_num, flags.dynamic_rnn,
-                        run.workers.distribute, mnist.sizes)
+        shape = mnist.source.shape
+        sizes = model.Sizes(*shape, mnist.source.class_num)
+        m = model.build(model.learning_rate(flags.lr, flags.lr_schedule, flags.steps),
+                        flags.hidden_size, flags.layer_num, flags.dynamic_rnn, sizes,
+                        run.workers.distribute)
 
         # Step 3: train and test.
         sess.run(tf.global_variables_initializer())
         # Make the run directory, or restore the run that --resume names.
-        run.begin(sess, m, mnist, model.build_export)
+        run.begin(sess, m, mnist, lambda: model.build_export(
+            flags.hidden_size, flags.layer_num, flags.dynamic_rnn, sizes))
         for step in run.steps():  # from 1, or from where the run was stopped
             batch = mnist.train.next_batch(flags.batch_size)
             if flags.shift:
                 images, labels = batch
-                batch = shifted(images, flags.shift, mnist.sizes,
-                                [flags.seed, step]), labels
+                batch = data.shifted(images, flags.shift, shape,
+                                     [flags.seed, step]), labels
             # Take the part of this worker; one that trains alone takes all.
             images, labels = run.workers.shard(batch)
             loss, _ = sess.run([m.cross_entropy, m.train_op], feed_dict={
@@ -102,12 +105,12 @@ def train(flags, run):
                 print('Iter%d, step %d, training accuracy %g' % (
                     mnist.train.epochs_completed, step, train_accuracy))
                 # Show it in TensorBoard and curves.png.
-                run.log('accuracy/training', train_accuracy)
+                run.log(step, 'accuracy/training', train_accuracy)
             # Show the progress, save every --save_every steps, stop after Ctrl-C.
             run.after_step(step, loss)
         test_accuracy = test(sess, m, mnist, flags.batch_size)
         print('test accuracy %g' % test_accuracy)
-        # Export the network, draw curves.png, write result.json.
+        # Export the network, write result.json, draw curves.png.
         run.end(test_accuracy)
 
 
@@ -137,7 +140,7 @@ def main(argv=None):
     flags = workers.on_rank0(lambda: parse_flags(argv))
     # Importing TensorFlow takes seconds: wrong flags were answered before.
     import_tensorflow()
-    require('tqdm', 'matplotlib', 'filelock')
+    require('tqdm', 'matplotlib')
     from training.loop import Run
     try:
         with workers.quiet(), Run(flags, workers) as run:

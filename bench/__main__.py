@@ -13,7 +13,7 @@ from functools import partial
 from bench import measure, results
 from bench.ablation import VARIANTS
 from training.errors import reports_errors
-from training.mnist import find_files
+from training.mnist_files import open_files
 
 SIZE = {'batch_size': 128, 'hidden_size': 256, 'layer_num': 2}
 BASELINES = ['tutorial', 'torch']
@@ -52,7 +52,7 @@ def main(argv=None):
     parser.add_argument('--json', metavar='FILE', type=argparse.FileType('w'),
                         help='write the figures to this file, too')
     flags = parser.parse_args(argv)
-    find_files(flags.data_dir, mirrors=())
+    open_files(flags.data_dir, mirrors=())
     has_torch = os.path.exists(os.path.join(measure.TORCH, 'installed'))
     if not has_torch:
         print('note: without PyTorch, which make bench installs', file=sys.stderr)

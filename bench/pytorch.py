@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from training.mnist import FILES
+from training.mnist_files import FILES
 
 VALIDATION_SIZE = 5000  # images that TensorFlow's reader sets aside
 

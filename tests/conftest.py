@@ -23,7 +23,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 import data  # noqa: E402
-from training import mnist  # noqa: E402
+from training import mnist_files  # noqa: E402
 
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
 os.environ['no_proxy'] = '127.0.0.1'
@@ -74,7 +74,7 @@ def mnist_dir():
     folder = os.environ.get('MNIST_DATA_DIR')
     if not folder:
         pytest.skip('MNIST_DATA_DIR names no folder with MNIST')
-    assert mnist.is_mnist(folder)
+    assert mnist_files.open_files(folder, ()).name == 'mnist'
     return folder
 
 
@@ -96,7 +96,7 @@ def make_up():
         return idx(pixels)
 
     train, test = np.arange(5256) % 10, np.arange(64) % 10
-    return dict(zip(mnist.FILES, (images(train), idx(train), images(test),
+    return dict(zip(mnist_files.FILES, (images(train), idx(train), images(test),
                                   idx(test))))
 
 

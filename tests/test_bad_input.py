@@ -29,7 +29,7 @@ from conftest import (
 )
 from PIL import Image
 
-from training import mnist
+from training import mnist_files
 from training.run_directory import RunDirectory
 
 TRAIN = 'train_lstm_mnist.py --steps 1 --hidden_size 8 --layer_num 1 '
@@ -357,25 +357,25 @@ for name, body in make_up().items():
          "error: data has no %s, and what it has is not MNIST's (%s): add "
          'the missing files of that data set, or name an empty folder to fetch MNIST'
          % (name[:-len('.gz')],
-            ', '.join(other for other in mnist.FILES if other != name)))
+            ', '.join(other for other in mnist_files.FILES if other != name)))
     for what, make in {'a pipe': lambda path: os.mkfifo(str(path)),
                        'a folder': lambda path: path.mkdir()}.items():
         case('%s: %s' % (name, what), CHECK, do(instead(make), path),
              'error: %s is not a file: put one in its place, or name another '
              'folder with --data_dir' % path)
 case('a data file that is a link to nothing', CHECK, do(
-    instead(lambda path: path.symlink_to('gone')), 'data/' + mnist.TEST_LABELS),
+    instead(lambda path: path.symlink_to('gone')), 'data/' + mnist_files.TEST_LABELS),
     'error: cannot read data/t10k-labels-idx1-ubyte.gz (No such file or '
     'directory): fix that, or name another folder with --data_dir')
 case('a data file that may not be read', CHECK, do(
-    lambda path: path.chmod(0), 'data/' + mnist.TEST_LABELS),
+    lambda path: path.chmod(0), 'data/' + mnist_files.TEST_LABELS),
     'error: cannot read data/t10k-labels-idx1-ubyte.gz (Permission denied): '
     'fix that, or name another folder with --data_dir')
 case('a damaged data file, training', ON_DATA, do(
-    change, 'data/' + mnist.TEST_IMAGES, cut(0.5)),
+    change, 'data/' + mnist_files.TEST_IMAGES, cut(0.5)),
     "error: data/%s is damaged, or not in MNIST's format (Compressed file ended before "
     'the end-of-stream marker was reached): put a whole file in its place, or name '
-    'another folder with --data_dir' % mnist.TEST_IMAGES)
+    'another folder with --data_dir' % mnist_files.TEST_IMAGES)
 
 NO_FOLDER = ('error: there is no folder %s: name the one that holds the data with '
              '--data_dir, or fetch MNIST into it: python data.py %s')
@@ -511,7 +511,7 @@ case('--resume: every .data missing', RESUME, both_checkpoints(
                           'directory' % step for step in (20, 10)))
 OTHER_DATA = ('error: data does not hold the files that run was trained on: use '
               '--data_dir to name the folder that holds them')
-relabel = do(change, 'data/' + mnist.TEST_LABELS,
+relabel = do(change, 'data/' + mnist_files.TEST_LABELS,
              put(header(2049, 64, items=bytes(64))))
 case('--resume: other data', RESUME, not_done(relabel), OTHER_DATA)
 case('--resume: no data', RESUME + '--mirror ' + NOWHERE,
@@ -569,10 +569,10 @@ case('predict.py: no data', PREDICT, do(remove, 'data'),
      'error: MNIST is not there: put %s into data, or name the folder that has '
      'them' % MISSING)
 case('predict.py: damaged data', PREDICT, do(
-    change, 'data/' + mnist.TEST_LABELS, flip(-6)),
+    change, 'data/' + mnist_files.TEST_LABELS, flip(-6)),
     "error: data/%s is damaged, or not in MNIST's format (CRC check failed %s != %s): "
     'put a whole file in its place, or name another folder with --data_dir'
-    % (mnist.TEST_LABELS, hex(crc ^ 1 << 20), hex(crc)))
+    % (mnist_files.TEST_LABELS, hex(crc ^ 1 << 20), hex(crc)))
 case('predict.py: images', 'predict.py run digit.png %s digit.png' % ' '.join(
     IMAGES), images, *['error: %s cannot be read (%s): name an image of a digit'
                        % name_and_why for name_and_why in IMAGES.items()])

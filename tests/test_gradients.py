@@ -7,12 +7,11 @@ from conftest import feed, gradients_of, initialized
 
 import model
 from training import gradients
-from training.mnist import Sizes
 
 
 def test_gradients_are_tensorflows(monkeypatch):
     # 7 rows of 112 pixels: building a graph for 28 rows takes seconds.
-    sizes = Sizes(input_size=112, timestep_size=7, class_num=10)
+    sizes = model.Sizes(input_size=112, timestep_size=7, class_num=10)
     results = []
     for fast in (gradients.fast, contextlib.suppress):
         monkeypatch.setattr(gradients, 'fast', fast)

@@ -15,7 +15,7 @@ import tensorflow as tf
 from conftest import ROOT, call, run, send
 
 import train_lstm_mnist
-from training import mnist
+from training import mnist_files
 from training.errors import UserError
 from training.loop import Run
 from training.run_directory import checkpoint_steps
@@ -190,7 +190,7 @@ def test_only_rank_0_fetches(mnist_dir, serve, tmp_path):
         2, '--horovod', '--mirror', serve(answer), '--steps', 2, '--hidden_size',
         8, '--dynamic_rnn', '--run_dir', 'run', cwd=tmp_path))
     assert status == 0, stderr
-    assert asked == list(mnist.FILES)
+    assert asked == list(mnist_files.FILES)
 
 
 def fails(workers, *flags, cwd, **settings):

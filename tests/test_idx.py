@@ -13,11 +13,11 @@ from conftest import ROOT, call, idx, send
 from PIL import Image
 
 import data
-from training import cells, datasets, mnist, saved_model
+from training import cells, mnist_files, saved_model
 from training import idx as idx_files
 from training.errors import UserError
 
-PLAIN = [name[:-len('.gz')] for name in mnist.FILES]
+PLAIN = [name[:-len('.gz')] for name in mnist_files.FILES]
 
 
 def write(folder, names, bodies):
@@ -30,14 +30,15 @@ def write(folder, names, bodies):
 @pytest.mark.parametrize('names', [
     PLAIN,
     [name.replace('-idx', '.idx') for name in PLAIN],
-    [name.replace('-idx', '.idx') for name in mnist.FILES],
+    [name.replace('-idx', '.idx') for name in mnist_files.FILES],
     ['MNIST/raw/' + name for name in PLAIN],
     ['raw/' + name for name in PLAIN],
-    ['emnist-letters-' + name.replace('t10k', 'test') for name in mnist.FILES],
-    ['gzip/emnist-letters-' + name.replace('t10k', 'test') for name in mnist.FILES],
+    ['emnist-letters-' + name.replace('t10k', 'test') for name in mnist_files.FILES],
+    ['gzip/emnist-letters-' + name.replace('t10k', 'test')
+     for name in mnist_files.FILES],
     ['%s/%s' % (name, name.replace('-idx', '.idx')) for name in PLAIN],
     [name.upper() for name in PLAIN],
-    [*list(mnist.FILES)[:2], *PLAIN[2:]],
+    [*list(mnist_files.FILES)[:2], *PLAIN[2:]],
     ['train_images_idx3_ubyte', 'train_labels_idx1_ubyte', 'test_images_idx3_ubyte',
      'test_labels_idx1_ubyte'],
 ])
@@ -55,9 +56,10 @@ def test_the_files_are_read_as_others_leave_them(names, made_up, made_up_dir, tm
         np.testing.assert_array_equal(one.labels, other.labels)
         assert one.images.dtype == other.images.dtype
         assert one.labels.dtype == other.labels.dtype
-    assert found.sizes == expected.sizes == (28, 28, 10)
+    assert found.source.shape == expected.source.shape == (28, 28)
+    assert found.source.class_num == expected.source.class_num == 10
     assert capsys.readouterr().out.count('Extracting ') == 8
-    assert mnist.fingerprint(str(folder)) == mnist.fingerprint(str(made_up_dir))
+    assert found.source.sha256 == expected.source.sha256
 
 
 def test_a_name_in_gz_may_hold_what_is_not_gzipped(made_up, tmp_path):
@@ -67,34 +69,34 @@ def test_a_name_in_gz_may_hold_what_is_not_gzipped(made_up, tmp_path):
 
 
 def test_torchvision_keeps_both(made_up, tmp_path):
-    write(tmp_path, ['MNIST/raw/' + name for name in [*mnist.FILES, *PLAIN]],
+    write(tmp_path, ['MNIST/raw/' + name for name in [*mnist_files.FILES, *PLAIN]],
           [*made_up.values()] * 2)
-    assert mnist.find_files(str(tmp_path), ()) == [
-        str(tmp_path / 'MNIST' / 'raw' / name) for name in mnist.FILES]
+    assert mnist_files.open_files(str(tmp_path), ()).paths == [
+        str(tmp_path / 'MNIST' / 'raw' / name) for name in mnist_files.FILES]
 
 
 def test_what_is_inside_tells_what_it_is(mnist_dir, tmp_path):
-    for name in mnist.FILES:
+    for name in mnist_files.FILES:
         with gzip.open('%s/%s' % (mnist_dir, name)) as f:
             body = f.read()
         (tmp_path / name).write_bytes(gzip.compress(body, 1))
-    assert mnist.is_mnist(str(tmp_path))
-    assert datasets.dataset_name('mnist', str(tmp_path)) == 'mnist'
+    source = mnist_files.open_files(str(tmp_path), ())
+    assert source.name == 'mnist' and source.is_of_run(mnist_files.CONTENTS)
     # As an older version wrote it into config.json.
-    assert datasets.is_of_run(list(mnist.FILES.values()), 'mnist', str(tmp_path))
+    assert source.is_of_run(list(mnist_files.FILES.values()))
 
 
 def test_a_part_of_mnist_in_a_subfolder_is_left_alone(made_up, serve, tmp_path,
                                                       monkeypatch):
-    monkeypatch.setattr(mnist, 'FILES', {
+    monkeypatch.setattr(mnist_files, 'FILES', {
         name: hashlib.sha256(body).hexdigest() for name, body in made_up.items()})
-    monkeypatch.setattr(mnist, 'CONTENTS', [
+    monkeypatch.setattr(mnist_files, 'CONTENTS', [
         hashlib.sha256(gzip.decompress(body)).hexdigest() for body in made_up.values()])
     write(tmp_path, ['raw/' + name for name in PLAIN[:2]], made_up.values())
     mirror = serve(lambda handler, name: send(handler, made_up[name]))
-    assert mnist.find_files(str(tmp_path), [mirror]) == [
-        str(tmp_path / name) for name in mnist.FILES]
-    assert mnist.is_mnist(str(tmp_path))
+    source = mnist_files.open_files(str(tmp_path), [mirror])
+    assert source.paths == [str(tmp_path / name) for name in mnist_files.FILES]
+    assert source.name == 'mnist'
 
 
 REFUSED = {
@@ -125,23 +127,30 @@ def test_mnist_never_takes_the_place_of_other_data(names, why, made_up, serve,
     write(tmp_path, names, [*bodies] * 2)
     before = sorted(tmp_path.rglob('*'))
     with pytest.raises(UserError) as caught:
-        mnist.find_files(str(tmp_path), [mirror])
+        mnist_files.open_files(str(tmp_path), [mirror])
     assert why in str(caught.value)
-    assert not isinstance(caught.value, mnist.NoMirrorError)
+    assert not isinstance(caught.value, mnist_files.NoMirrorError)
     assert asked == [] and sorted(tmp_path.rglob('*')) == before
 
 
 def test_two_files_that_differ_are_refused(made_up, made_up_dir):
     write(made_up_dir, PLAIN[:1], [idx(np.zeros([5256, 28, 28]))])
     with pytest.raises(UserError, match='ubyte.gz and .*ubyte hold different data'):
-        mnist.find_files(str(made_up_dir), ())
+        mnist_files.open_files(str(made_up_dir), ())
 
 
-def test_a_file_that_changes_is_examined_again(tmp_path):
-    path = tmp_path / PLAIN[1]
-    for largest in (3, 200):
-        path.write_bytes(gzip.decompress(idx(np.array([0, largest]))))
-        assert idx_files.examine(str(path))[:2] == ((2,), largest)
+def test_a_name_may_hold_the_words_of_several_roles(made_up, tmp_path):
+    prefix = 'test-cat-images-train-labels-'
+    write(tmp_path, [prefix + name for name in PLAIN], made_up.values())
+    assert data.read_data_sets(str(tmp_path), mirrors=()).test.num_examples == 64
+
+
+def test_the_role_says_what_a_file_must_hold(tmp_path):
+    path = tmp_path / 'any name'
+    path.write_bytes(idx(np.array([3, 200])))
+    assert idx_files.read(str(path), 'labels').items.tolist() == [3, 200]
+    with pytest.raises(UserError, match='it has 1 dimensions, and images have 3'):
+        idx_files.read(str(path), 'images')
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ STAND_IN = '''#!/bin/sh
 echo "$@" >> log
 case "$1 $2" in
 "-c import bz2, ctypes"*) echo "$0";;
-"-m training.cpu") test ! -e old.processor;;
+"-m training.environment") test ! -e old.processor;;
 "-m venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python;;
 *) test ! -f "$1.status" || exit $(cat "$1.status");;
 esac
@@ -96,7 +96,7 @@ def test_python_is_found_and_packages_are_installed_once(place, project):
     assert 'Making .venv with %s' % python in done.stderr
     asked = calls(project)[1:]
     assert asked == [
-        '-m training.cpu',
+        '-m training.environment',
         '-m venv --clear .venv',
         '-m pip install --quiet --disable-pip-version-check -r /dev/stdin',
         '-m pip install -r requirements/tests.txt',
@@ -111,7 +111,7 @@ def test_without_avx_nothing_is_installed(with_python):
     (with_python / 'old.processor').write_text('')
     done = make(with_python, 'train')
     assert done.returncode != 0
-    assert calls(with_python)[1:] == ['-m training.cpu']
+    assert calls(with_python)[1:] == ['-m training.environment']
 
 
 @pytest.mark.parametrize('module', ['ssl', 'ctypes', 'ensurepip', 'bz2', 'lzma'])
@@ -131,7 +131,7 @@ def test_settings_of_the_user_do_not_reach_pip(with_python):
     done = make(with_python, 'test', PIP_USER='1', PIP_TARGET='there',
                 PYTHONPATH='elsewhere')
     assert done.returncode == 0
-    # find_python sets PYTHONPATH for training.cpu.
+    # find_python sets PYTHONPATH for training.environment.
     assert set((with_python / 'env').read_text().split()) == {'0', '0tools/..'}
 
 

@@ -20,7 +20,7 @@ from conftest import QUICK, SMALL, call, start
 
 import data
 import model
-from training import metrics
+from training import metrics, plots, saved_model
 from training.metrics import read_scalars
 
 
@@ -56,7 +56,7 @@ def test_tensorboard_shows_what_the_transcript_and_the_result_say(digits_run):
         assert scalars('accuracy/test') == {
             500: approx(result['test_accuracy'], abs=1e-6)}
         validation = scalars('accuracy/validation')
-        assert sorted(validation) == [200, 400, 500]
+        assert sorted(validation) == [400, 500]
         assert validation[500] == approx(result['validation_accuracy'],
                                          abs=1e-6)
         training = scalars('accuracy/training')
@@ -86,24 +86,68 @@ def test_tensorboard_shows_what_the_transcript_and_the_result_say(digits_run):
         board.wait()
 
 
-def test_metrics_of_steps_that_were_lost_are_discarded(whole_run, tmp_path):
+def write_session(run_dir, name, number, first, steps, value):
+    """Write an event file as a session of a run does, with a loss for each step."""
+    writer = tf.summary.FileWriter(str(run_dir))
+    writer.add_session_log(tf.SessionLog(
+        status=tf.SessionLog.START, msg=str(number) if number else ''), first)
+    for step in steps:
+        writer.add_summary(tf.Summary(value=[tf.Summary.Value(
+            tag='loss/training', simple_value=value)]), step)
+    writer.close()
+    written, = [path for path in run_dir.glob('events*') if path.suffix != '.renamed']
+    written.rename(run_dir / ('events.out.tfevents.%s.renamed' % name))
+
+
+@pytest.mark.parametrize('names, numbers', [
+    ('123', (1, 2, 3)),
+    ('321', (1, 2, 3)),  # the clock was set back
+    ('312', (1, 2, 3)),
+    ('123', (0, 0, 0)),  # an older version
+    ('123', (0, 0, 3))])
+def test_points_that_were_lost_are_discarded_whatever_the_clock_says(
+        names, numbers, tmp_path):
+    for name, number, first, steps, value in zip(
+            names, numbers, (1, 5, 3), ((2, 4, 6), (6, 8), (4, 8, 9)), (1, 2, 3)):
+        write_session(tmp_path, name, number, first, steps, value)
+    # Killed while writing.
+    last, = tmp_path.glob('events.out.tfevents.%s.renamed' % names[2])
+    last.write_bytes(last.read_bytes()[:-5])
+    (tmp_path / 'events.out.tfevents.9.renamed').write_bytes(b'')
+    assert read_scalars(str(tmp_path)) == {'loss/training': {2: 1, 4: 3, 8: 3}}
+
+
+def test_a_run_is_resumed_while_the_clock_is_behind(whole_run, tmp_path):
     run_dir = tmp_path / 'run'
     shutil.copytree(str(whole_run), str(run_dir))
-    (run_dir / 'result.json').unlink()
-    (events,) = run_dir.glob('events*')
-    events.write_bytes(events.read_bytes()[:-5])  # killed while writing
-    writer = tf.summary.FileWriter(str(run_dir))
-    for step, session_log in ((110, None), (111, None), (120, 111)):
-        if session_log:
-            writer.add_session_log(
-                tf.SessionLog(status=tf.SessionLog.START), session_log)
-        writer.add_summary(tf.Summary(value=[tf.Summary.Value(
-            tag='loss/training', simple_value=step)]), step)
-    writer.close()
-    assert read_scalars(str(run_dir))['loss/training'] == {
-        **{step: pytest.approx(value) for step, value in
-           read_scalars(str(whole_run))[
-               'loss/training'].items() if step < 110}, 110: 110, 120: 120}
+    events, = run_dir.glob('events*')
+    events.rename(run_dir / 'events.out.tfevents.9999999999.vm')  # of the future
+    before = read_scalars(str(run_dir))
+    done = call('train_lstm_mnist.py', '--resume', 'run', '--steps', 150, cwd=tmp_path)
+    assert (done.returncode, done.error_lines) == (0, [])
+    assert 'warning' not in done.stderr
+    points = read_scalars(str(run_dir))
+    assert sorted(points['loss/training']) == [50, 100, 120, 150]
+    assert points['loss/training'][50] == before['loss/training'][50]
+    assert sorted(points['accuracy/test']) == [120, 150]
+
+
+@pytest.mark.parametrize('fault', [KeyError('a fault'), OSError(28, 'No space left'),
+                                   RuntimeError('latex is missing')])
+def test_a_picture_that_fails_costs_no_result(fault, whole_run, tmp_path, monkeypatch):
+    def fail(points, run):
+        raise fault
+
+    run_dir = tmp_path / 'run'
+    shutil.copytree(str(whole_run), str(run_dir))
+    monkeypatch.setattr(plots, 'draw_curves', fail)
+    done = call('train_lstm_mnist.py', '--resume', 'run', '--steps', 121, cwd=tmp_path)
+    assert (done.returncode, done.error_lines) == (0, [])
+    warning, = [line for line in done.stderr.splitlines()
+                if line.startswith('warning: ')]
+    assert warning.startswith('warning: curves.png is missing')
+    assert json.loads((run_dir / 'result.json').read_text())['steps'] == 121
+    assert saved_model.Network(str(run_dir)).shape == (28, 28)
 
 
 def everything(terminal):
@@ -175,17 +219,24 @@ def test_evaluate_takes_smaller_parts_where_memory_is_short(short):
         metrics.evaluate(Session(), m, *images_and_labels, batch_size=50)
 
 
-def test_a_checkpoint_is_validated_on_the_first_images(tmp_path, monkeypatch):
+def test_every_point_of_the_curve_is_of_the_same_images(tmp_path, monkeypatch):
     seen = []
 
     def evaluate(sess, m, images, labels, batch_size):
-        seen.append((len(images), len(labels), images[0].sum()))
-        return 0.5, 1.0
+        assert len(images) == len(labels)
+        seen.append((len(images), images[0].sum()))
+        return len(images) / 1000, 1.0
 
     monkeypatch.setattr(metrics, 'evaluate', evaluate)
     monkeypatch.setattr(metrics, 'SAMPLE', 50)
-    assert call('train_lstm_mnist.py', '--dataset', 'digits', *SMALL, '--steps', 3,
-                '--dynamic_rnn', '--save_every', 1,
-                '--run_dir', tmp_path / 'run').returncode == 0
-    first = data.read_data_sets('', dataset='digits').validation.images[0].sum()
-    assert seen == [(50, 50, first), (180, 180, first)]
+    monkeypatch.setattr(metrics, 'VALIDATE_EVERY', 2)
+    assert call('train_lstm_mnist.py', '--dataset', 'digits', *SMALL, '--steps', 4,
+                '--dynamic_rnn', '--run_dir', tmp_path / 'run').returncode == 0
+    images = data.read_data_sets('', dataset='digits').validation.images
+    assert seen == [(50, images[0].sum()), (50, images[0].sum()),
+                    (130, images[50].sum())]
+    assert read_scalars(str(tmp_path / 'run'))['accuracy/validation'] == {
+        2: pytest.approx(0.05), 4: pytest.approx(0.05)}
+    result = json.loads((tmp_path / 'run' / 'result.json').read_text())
+    assert result['validation_accuracy'] == pytest.approx(
+        (50 * 0.05 + 130 * 0.13) / 180, rel=1e-5)

@@ -9,7 +9,7 @@ import tensorflow as tf
 from conftest import ROOT, call, pixels, run
 from PIL import Image
 
-from training import cells, mnist, plots, saved_model
+from training import cells, mnist_files, plots, saved_model
 
 SCRIPT = 'predict.py'
 
@@ -117,7 +117,7 @@ def test_a_test_image_from_moved_data(digits_run, made_up_dir, tmp_path):
     path = tmp_path / 'run' / 'config.json'
     config = json.loads(path.read_text())
     config.update(dataset='mnist', data_dir='elsewhere',
-                  data_sha256=mnist.fingerprint(str(made_up_dir)))
+                  data_sha256=mnist_files.open_files(str(made_up_dir)).sha256)
     path.write_text(json.dumps(config))
     done = call(SCRIPT, 'run', '--test', 63, '--data_dir', 'made_up',
                cwd=tmp_path)

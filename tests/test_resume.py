@@ -15,7 +15,7 @@ import torture
 from conftest import QUICK, SMALL, call, idx, start, wait_for
 
 import train_lstm_mnist
-from training import datasets, mnist
+from training import datasets, mnist_files
 from training.errors import UserError
 from training.loop import SIGNALS, StopHook
 from training.metrics import read_scalars
@@ -190,7 +190,7 @@ def test_a_resumed_run_draws_new_dropout(tmp_path):
     # The same image always, and weights that stay as they are.
     images = np.full([5256, 28, 28], 100)
     labels = np.full(5256, 9)
-    for name, items in zip(mnist.FILES, (images, labels, images, labels)):
+    for name, items in zip(mnist_files.FILES, (images, labels, images, labels)):
         (tmp_path / name).write_bytes(idx(items))
     assert call(SCRIPT, *SMALL, '--dynamic_rnn', '--data_dir', '.', '--lr', 1e-30,
                '--steps', 1, '--seed', 1, '--run_dir', 'run',

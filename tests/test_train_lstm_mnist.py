@@ -18,8 +18,7 @@ from conftest import QUICK, ROOT, SMALL, build, call, run, send, start, wait_for
 
 import data
 import train_lstm_mnist
-from training import device, metrics
-from training import mnist as mnist_files
+from training import device, metrics, mnist_files
 from training.errors import UserError
 from training.run_directory import checkpoint_steps
 

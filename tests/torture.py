@@ -133,8 +133,8 @@ def fetch(files, folder, mirror, seconds=None):
     contents = [hashlib.sha256(gzip.decompress(body)).hexdigest()
                 for body in files.values()]
     code = ('import sys, time, data\n'
-            'from training import mnist\n'
-            'mnist.FILES, mnist.CONTENTS, mnist.TIMEOUT = %r, %r, 0.5\n'
+            'from training import mnist_files as files\n'
+            'files.FILES, files.CONTENTS, files.TIMEOUT = %r, %r, 0.5\n'
             'time.sleep = lambda seconds: None\n'  # pooch waits before it retries
             'sys.exit(data.main(%r))' % (published, contents, [folder, mirror]))
     status, stderr = python('-c', code, seconds=seconds)

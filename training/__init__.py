@@ -4,22 +4,19 @@ The scripts beside this package are the tutorial. They import from here; nothing
 imports them. From the bottom up:
 
     errors           errors that the user can fix, exit statuses, missing packages
-    cpu              can TensorFlow 1.15 run on this processor?
+    environment      what TensorFlow 1.15 needs: the processor, the packages
     run_directory    the folder of a run: lock, files that appear whole
     idx              files in MNIST's format: find, check, read
-    mnist            MNIST's four files: find, fetch, tell from other data
-    datasets         the data sets: other shapes, scikit-learn's digits
+    mnist_files      MNIST's four files, opened once
+    digits           scikit-learn's digits, opened once
     workers          one process, or several with Horovod
     flags            kinds of flags, what --resume may change
     gpu              can TensorFlow 1.15 use the GPU here? make check-gpu
-    device           choose the device, threads, memory
+    device           choose the device, threads
     gradients        the gradients of a cell, computed in less time
-    schedule         the learning rate over the steps
     checkpoints      save, restore, stop when it diverges
-    cells            the gates of a trained network, row by row
-    plots            curves, rows, cells
+    plots            curves.png, and how each picture is drawn
     metrics          progress bar, TensorBoard, validation
     saved_model      export and load the trained network
-    images           a photograph made into an MNIST digit
     loop             all of this around the steps: hooks, Ctrl-C, the end
 """

@@ -49,7 +49,8 @@ class CheckpointHook(Hook):
 
     def _write_meta_graph(self):
         """Write model.ckpt.meta, the graph for `tf.train.import_meta_graph`."""
-        if not os.path.exists(self._directory.file('model.ckpt.meta')):
+        if not (self._flags.resume
+                and os.path.exists(self._directory.file('model.ckpt.meta'))):
             self._directory.write('model.ckpt.meta', self._saver.export_meta_graph(
             ).SerializeToString())
 
@@ -97,9 +98,12 @@ class CheckpointHook(Hook):
                                 'with --steps' % (run_dir, step))
             print('going on from step %d' % step, file=sys.stderr)
             return
-        raise UserError(
-            'cannot resume, %s: begin a new run without --resume'
-            % ('; '.join(damaged) or '%s has no checkpoint yet' % run_dir))
+        if not damaged:
+            raise UserError('cannot resume, %s has no checkpoint yet: begin it again, '
+                            'with --run_dir %s in place of --resume'
+                            % (run_dir, run_dir))
+        raise UserError('cannot resume, %s: begin a new run without --resume'
+                        % '; '.join(damaged))
 
 
 def check_model(path):

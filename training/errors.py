@@ -6,13 +6,7 @@ import os
 import re
 import sys
 
-from training import cpu
-
-# The versions that error messages say to install; requirements.txt and
-# requirements/tests.in pin the same.
-VERSIONS = {'filelock': '3.12.2', 'matplotlib': '3.5.3', 'Pillow': '9.5.0',
-            'pooch': '1.8.2', 'scikit-learn': '1.0.2', 'scipy': '1.7.3',
-            'tqdm': '4.67.1'}
+PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 class UserError(Exception):
@@ -126,31 +120,19 @@ def require(*names):
 
 
 def missing(name):
-    """Return the `UserError` for a missing package, a key of `VERSIONS`."""
-    return UserError('%s is missing: pip install %s==%s'
-                     % (name, name, VERSIONS[name]))
+    """Return the `UserError` for a package that is missing."""
+    return UserError('%s is missing: pip install %s' % (name, pinned(name)))
 
 
-def import_tensorflow():
-    """Import TensorFlow and silence its warnings, but not its errors.
+def pinned(name):
+    """Return the requirement of a package, such as tqdm==4.67.1.
 
-    Raises:
-        UserError: it cannot be imported, it is not 1.15, or the processor is too old.
+    It stands in requirements.txt or in requirements/*.in.
     """
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')  # errors of the C++ side
-    # What the driver compiles for a GPU newer than CUDA 10.0 is more than its cache
-    # keeps by default. This is the most that it can keep (CUDA C++ Programming Guide).
-    os.environ.setdefault('CUDA_CACHE_MAXSIZE', str(2 ** 32))
-    if cpu.problem():  # the import would end the process
-        raise UserError(cpu.problem())
-    try:
-        import tensorflow as tf
-    except Exception as error:  # a protobuf that is too new raises a TypeError
-        found = '%s: %s' % (type(error).__name__, str(error).split('\n')[0])
-    else:
-        found = 'this is ' + tf.__version__
-    if not found.startswith('this is 1.15.'):
-        raise UserError(
-            'TensorFlow 1.15 is needed (%s): in a Python 3.7, pip install -r '
-            'requirements.txt, or use make train' % found)
-    tf.compat.v1.logging.set_verbosity(tf.compat.v1.logging.ERROR)
+    for path in ('requirements.txt', *(
+            os.path.join('requirements', name) for name in ('tests.in', 'horovod.in'))):
+        with contextlib.suppress(OSError), open(os.path.join(PROJECT, path)) as f:
+            for line in f:
+                if line.startswith(name + '=='):
+                    return line.split()[0]
+    return name  # the requirements were not copied along with the scripts

@@ -6,17 +6,19 @@ import random
 import re
 import shlex
 
-from training import datasets
 from training.errors import UserError
-from training.mnist import DATA_DIR, MIRRORS
+from training.mnist_files import DATA_DIR, MIRRORS
 from training.run_directory import read_json
 from training.workers import launched
 
 # Flags that --resume may change.
 RESUME_FLAGS = ('steps', 'data_dir', 'mirror', 'device', 'log_every',
                 'save_every', 'horovod')
-# Flags that are not in config.json.
+# Flags that are not in config.json, and what it holds besides the flags.
 NOT_KEPT = {'resume', 'horovod', 'quick'}
+KNOWN = {'data_sha256', 'num_validation'}
+# Before config.json had num_validation, 5,000 images were set aside, also of 6,000.
+OLD_NUM_VALIDATION = 5000
 
 
 # A kind of flag takes the text and returns the value.
@@ -71,7 +73,7 @@ def mirror_url(text):
 def add_run_flags(parser):
     """Add the flags for the data, the device and the folder of a run."""
     add = parser.add_argument
-    add('--dataset', default='mnist', choices=datasets.DATASETS,
+    add('--dataset', default='mnist', choices=('mnist', 'digits'),
         help='mnist, or the 1,797 small digits that come with scikit-learn '
         '(default: %(default)s)')
     add('--data_dir', default=DATA_DIR, type=folder,
@@ -103,7 +105,8 @@ def parse(parser, argv, quick):
     """Return the flags; exit with 2 on wrong ones.
 
     Without --seed, one is drawn. With --resume, the flags are those of the run's
-    config.json, changed as argv says. They then have data_sha256, too.
+    config.json, changed as argv says. The flags also have `data_sha256` and
+    `num_validation`, those of the run that is resumed, else None.
 
     Args:
         parser: `argparse.ArgumentParser` with all flags.
@@ -113,6 +116,7 @@ def parse(parser, argv, quick):
     Raises:
         UserError: there is no such run, or it cannot go on with these flags.
     """
+    parser.set_defaults(**dict.fromkeys(KNOWN))
     flags = parser.parse_args(argv)
     if flags.resume:
         flags = _resume(parser, flags, argv)
@@ -127,10 +131,6 @@ def parse(parser, argv, quick):
         raise UserError('there is no folder %s: name the one that holds the data with '
                         '--data_dir, or fetch MNIST into it: python data.py %s'
                         % (flags.data_dir, shlex.quote(flags.data_dir)))
-    num_train = datasets.num_train(flags.dataset, flags.data_dir)
-    if flags.batch_size > num_train:
-        parser.error('argument --batch_size: must be from 1 to %d, the size of the '
-                     'training set, not %d' % (num_train, flags.batch_size))
     if flags.seed is None:
         flags.seed = random.SystemRandom().randrange(2 ** 31 - 1)
     return flags
@@ -151,13 +151,14 @@ def _resume(parser, flags, argv):
             and os.path.isdir(os.path.join(run_dir, 'saved_model'))):
         raise UserError('the run in %s has done its %d steps: name more with --steps'
                         % (run_dir, flags.steps))
-    for name in sorted(set(config) - {*RESUME_FLAGS, 'run_dir', 'data_sha256'}):
+    for name in sorted(set(config) - {*RESUME_FLAGS, *KNOWN, 'run_dir'}):
         value = getattr(saved, name)
         if getattr(flags, name) != value:
             raise UserError('the run in %s was begun with --%s %s: leave out --%s, '
                             'or begin a new run without --resume'
                             % (run_dir, name, value, name))
     flags.data_sha256 = config['data_sha256']
+    flags.num_validation = config['num_validation']
     return flags
 
 
@@ -172,14 +173,14 @@ def _read_config(parser, run_dir):
                         'run' % (run_dir, path, error.strerror))
     except ValueError as error:
         raise _damaged(run_dir, error)
-    if not isinstance(config, dict) or 'data_sha256' not in config:
+    if not isinstance(config, dict) or 'data_sha256' not in config or not isinstance(
+            config.setdefault('num_validation', OLD_NUM_VALIDATION), int):
         raise _damaged(run_dir, 'it does not hold what this script writes there')
     if config.pop('ema_decay', 0):
         raise UserError('%s has --ema_decay, which this version no longer has: go on '
                         'with the version that began the run, or begin a new one '
                         'without --resume' % path)
-    unknown = set(config) - {*vars(parser.parse_args([])), 'data_sha256'} | (
-        set(config) & NOT_KEPT)
+    unknown = set(config) - {*vars(parser.parse_args([]))} | set(config) & NOT_KEPT
     if unknown:
         raise UserError('%s has %s, which this version does not know: go on with the '
                         'newer version that began it'
@@ -193,7 +194,7 @@ def _set_defaults(parser, run_dir, config):
         raise _damaged(run_dir, message)
 
     defaults, argv = vars(parser.parse_args([])), []
-    for name in sorted(set(config) - {'run_dir', 'data_sha256'}):
+    for name in sorted(set(config) - {*KNOWN, 'run_dir'}):
         value = config[name]
         if value is None or value is False:
             if value is not defaults[name]:

@@ -14,7 +14,8 @@ import re
 import subprocess
 import sys
 
-from training.errors import UserError, import_tensorflow, reports_errors
+from training.environment import import_tensorflow
+from training.errors import UserError, reports_errors
 
 # What the wheel tensorflow-gpu 1.15 loads: the driver, CUDA 10.0 and cuDNN 7
 # (tensorflow/stream_executor/platform/default/dso_loader.cc).

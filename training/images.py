@@ -8,7 +8,7 @@ import stat
 
 import numpy as np
 
-from training.datasets import centre_by_mass
+from training.digits import centre_by_mass
 from training.errors import UserError, missing
 
 try:

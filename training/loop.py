@@ -11,15 +11,13 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from training import datasets, device, saved_model
+from training import device, metrics, saved_model
 from training.checkpoints import CheckpointHook, DivergenceHook, Hook
-from training.errors import Stopped, UserError
+from training.errors import PROJECT, Stopped, UserError
 from training.flags import config_of
-from training.metrics import MetricsHook
-from training.mnist import MIRRORS, find_files
+from training.mnist_files import MIRRORS, open_files
 from training.run_directory import RunDirectory, last_step
 
-PROJECT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # Windows has no SIGHUP, which comes when the terminal is closed.
 SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP')
            if hasattr(signal, name)]
@@ -49,7 +47,8 @@ class Run(object):
         self._exits = contextlib.ExitStack()
         self._directory = RunDirectory(flags.resume or flags.run_dir)
         self._device = None  # `device.Device`, once it is chosen
-        self._hooks, self._logged, self._step = [], {}, 0
+        self._hooks, self._metrics, self._step = [], None, 0
+        self._dataset = None  # its name, once it is read
         self._resumed_from = workers.on_rank0(self._open)
 
     def _open(self):
@@ -59,7 +58,7 @@ class Run(object):
             raise UserError('--batch_size %d cannot be shared by %d workers: name a '
                             'multiple of %d' % (flags.batch_size, workers, workers))
         if workers > 1 and flags.dataset == 'mnist':
-            find_files(flags.data_dir, self.mirrors)  # fetched by one process
+            open_files(flags.data_dir, self.mirrors)  # fetched by one process
         if not flags.resume:
             return 0
         self._directory.lock()
@@ -108,34 +107,34 @@ class Run(object):
             sess: `tf.Session`, with its variables initialized.
             m: `model.Model`.
             mnist: the data, as `data.read_data_sets` returns it.
-            build_export: `model.build_export`.
+            build_export: function that builds the graph of `ExportHook`.
         """
-        data_sha256 = self._check_data()
+        flags, self._dataset = self._flags, mnist.source.name
+        self._check_data(mnist)
         # Ranks other than 0 have no hooks, so they keep and show nothing.
         if self.workers.rank == 0:
-            self._hooks = self._rank0_hooks(sess, m, mnist, build_export, data_sha256)
-        for hook in self._hooks:
-            hook.begin()
+            self._begin_hooks(sess, m, mnist, build_export)
         self.workers.broadcast_variables(sess)
         self._step = self._resumed_from = int(sess.run(tf.train.get_global_step()))
         for _ in range(self._step):  # skip the batches that the run has used
-            mnist.train.next_batch(self._flags.batch_size)
-        self._exits.enter_context(device.keep_memory())
+            mnist.train.next_batch(flags.batch_size)
 
-    def _check_data(self):
-        """Return the sha256 of the data files, if they are those of the run."""
-        flags = self._flags
-        found = datasets.fingerprint(flags.dataset, flags.data_dir)
+    def _check_data(self, mnist):
+        """Raise a `UserError` if the data are too few, or not those of the run."""
+        flags, source = self._flags, mnist.source
         expected = self.workers.on_rank0(
-            lambda: flags.data_sha256 if flags.resume else found)
-        if not datasets.is_of_run(expected, flags.dataset, flags.data_dir):
+            lambda: flags.data_sha256 if flags.resume else source.sha256)
+        if not source.is_of_run(expected):
             raise UserError(
                 '%s does not hold the files that %s: use --data_dir to name the folder '
                 'that holds them' % (flags.data_dir, flags.resume + ' was trained on'
                                 if flags.resume else 'rank 0 reads'))
-        return found
+        if flags.batch_size > mnist.train.num_examples:
+            raise UserError('--batch_size %d is more than the %d images to train with: '
+                            'lower it' % (flags.batch_size, mnist.train.num_examples))
 
-    def _rank0_hooks(self, sess, m, mnist, build_export, data_sha256):
+    def _begin_hooks(self, sess, m, mnist, build_export):
+        """Make the run directory or restore the run, and begin all hooks."""
         flags, directory = self._flags, self._directory
         if not flags.resume:
             directory.create()
@@ -144,22 +143,28 @@ class Run(object):
         if flags.resume:
             checkpoints.restore()
         directory.write('config.json', config_of(
-            flags, run_dir=directory.path, data_sha256=data_sha256))
-        return [
+            flags, run_dir=directory.path, data_sha256=mnist.source.sha256,
+            num_validation=mnist.source.num_validation))
+        self._metrics = metrics.MetricsHook(directory, flags, sess, m, mnist,
+                                            self._exits)
+        self._hooks = [
             DivergenceHook(directory),
             checkpoints,
-            MetricsHook(directory, flags, sess, m, mnist, self._logged, self._exits),
+            self._metrics,
             StopHook(directory, checkpoints, self.workers.size, self._exits),
-            saved_model.ExportHook(directory, flags, build_export, mnist.sizes),
+            saved_model.ExportHook(directory, build_export),
         ]
+        for hook in self._hooks:
+            hook.begin()
 
     def steps(self):
         """Return the numbers of the steps that are left, from 1 in a new run."""
         return range(self._step + 1, self._flags.steps + 1)
 
-    def log(self, tag, value):
-        """Log a metric of this step, a float, for TensorBoard and curves.png."""
-        self._logged[tag] = value
+    def log(self, step, tag, value):
+        """Log a metric of a step, a float, for TensorBoard and curves.png."""
+        if self._metrics:
+            self._metrics.write(step, {tag: value})
 
     def after_step(self, step, loss):
         """Call the hooks after a step; loss is that of its batch, a float."""
@@ -168,10 +173,13 @@ class Run(object):
             hook.after_step(step, loss)
 
     def end(self, test_accuracy):
-        """Call the hooks after the test, and write result.json."""
+        """Call the hooks after the test, write result.json, and draw curves.png.
+
+        The results come first. What comes after them cannot cost them.
+        """
         flags = self._flags
         result = {
-            'dataset': datasets.dataset_name(flags.dataset, flags.data_dir),
+            'dataset': self._dataset,
             'steps': flags.steps,
             'resumed_from_step': self._resumed_from,
             'test_accuracy': float('%g' % test_accuracy),
@@ -182,9 +190,10 @@ class Run(object):
         for hook in self._hooks:
             hook.end(result)
         if self._hooks:
-            # Last, since it says that the run is done.
+            # After all that can fail, since it says that the run is done.
             self._directory.write('result.json', dict(
                 result, seconds=time.perf_counter() - self._started))
+            metrics.draw_curves(self._directory)
             print('kept in %s; try: %s' % (self._directory.path, _command(
                 'predict.py', self._directory.path, 'my-digit.png')), file=sys.stderr)
         if self._device.substitute:

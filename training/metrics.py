@@ -1,5 +1,7 @@
 """Show and keep the metrics of a run: progress, TensorBoard, curves.png."""
+import collections
 import contextlib
+import glob
 import os
 import sys
 import time
@@ -7,36 +9,36 @@ import time
 import numpy as np
 import tensorflow as tf
 import tqdm
-from tensorboard.backend.event_processing import event_accumulator
-from tqdm.contrib import DummyTqdmFile
 
-from training import plots
 from training.checkpoints import Hook
 from training.device import is_out_of_memory
+from training.errors import UserError, reason
 
 PART = 500  # images evaluated at once; they stay in the processor's cache
-SAMPLE = 1000  # images of the validation set at a checkpoint; all of them take seconds
+VALIDATE_EVERY = 400  # steps
+SAMPLE = 1000  # images for a point of the validation curves; all of them take seconds
 
 
 class MetricsHook(Hook):
     """Show the progress on stderr, and write metrics for TensorBoard.
 
-    Loss and steps per second every `--log_every` steps; accuracy and loss on `SAMPLE`
-    images of the validation set at every second checkpoint, and on all at the end.
+    Write loss and steps per second every `--log_every` steps. Write accuracy and loss
+    on `SAMPLE` images of the validation set every `VALIDATE_EVERY` steps and at the
+    end. The accuracy on all of its images is in result.json.
     """
 
-    def __init__(self, directory, flags, sess, m, mnist, logged, exits):
+    def __init__(self, directory, flags, sess, m, mnist, exits):
         """
         Args:
             directory: `RunDirectory`; flags: `argparse.Namespace`.
             sess, m, mnist: as for `Run.begin`.
-            logged: {tag: value}, metrics of the current step from `Run.log`.
             exits: `contextlib.ExitStack` that is closed when the run ends.
         """
-        self._directory, self._flags, self._logged = directory, flags, logged
+        self._directory, self._flags = directory, flags
         self._evaluate = lambda *part: evaluate(sess, m, *part, flags.batch_size)
         self._graph, self._validation = sess.graph, mnist.validation
         self._done = int(sess.run(tf.train.get_global_step()))
+        self._session = 1 + len(event_files(directory.path))
         self._writer = tf.summary.FileWriter(directory.path)
         self._bar = tqdm.tqdm(
             desc='training', total=flags.steps, initial=self._done, unit='step',
@@ -48,8 +50,9 @@ class MetricsHook(Hook):
 
     def begin(self):
         # This makes TensorBoard discard the later points of a session that was killed.
-        self._writer.add_session_log(
-            tf.SessionLog(status=tf.SessionLog.START), self._done + 1)
+        # The number of the session is for `read_scalars`.
+        self._writer.add_session_log(tf.SessionLog(
+            status=tf.SessionLog.START, msg=str(self._session)), self._done + 1)
         if not self._flags.resume:
             self._writer.add_graph(self._graph)
         self._last = time.perf_counter()
@@ -60,29 +63,28 @@ class MetricsHook(Hook):
         self._bar.update()
         if step % self._flags.log_every == 0 or step == self._flags.steps:
             self._log(step)
-        if step % (2 * self._flags.save_every) == 0 and step != self._flags.steps:
-            self._validate(step, SAMPLE)
-        if self._logged:
-            self._write(step, self._logged)
-            self._logged.clear()
+        if step % VALIDATE_EVERY == 0 and step != self._flags.steps:
+            self._validate(step)
         self._last = time.perf_counter()
 
     def _log(self, step):
         rate = 1 / np.median(self._seconds[-len(self._losses):])
         loss, self._losses = np.mean(self._losses), []
-        self._write(step, {'loss/training': loss, 'steps_per_second': rate})
+        self.write(step, {'loss/training': loss, 'steps_per_second': rate})
         self._bar.set_postfix(loss='%.4f' % loss)
         if self._bar.disable:
             print('step %d of %d, %.1f steps/s, loss %.4f'
                   % (step, self._flags.steps, rate, loss), file=sys.stderr)
 
-    def _validate(self, step, count=None):
-        accuracy, loss = self._evaluate(self._validation.images[:count],
-                                        self._validation.labels[:count])
-        self._write(step, {'accuracy/validation': accuracy, 'loss/validation': loss})
+    def _validate(self, step):
+        """Write a point of the validation curves; return its accuracy."""
+        images, labels = self._validation.images, self._validation.labels
+        accuracy, loss = self._evaluate(images[:SAMPLE], labels[:SAMPLE])
+        self.write(step, {'accuracy/validation': accuracy, 'loss/validation': loss})
         return accuracy
 
-    def _write(self, step, metrics):
+    def write(self, step, metrics):
+        """Write {tag: value} of a step for TensorBoard and curves.png."""
         self._writer.add_summary(tf.Summary(value=[
             tf.Summary.Value(tag=tag, simple_value=value)
             for tag, value in metrics.items()]), step)
@@ -90,21 +92,46 @@ class MetricsHook(Hook):
 
     def end(self, result):
         steps = self._flags.steps
-        self._write(steps, {'accuracy/test': result['test_accuracy']})
-        result['validation_accuracy'] = float('%g' % self._validate(steps))
+        self.write(steps, {'accuracy/test': result['test_accuracy']})
+        accuracy, count = self._validate(steps), self._validation.num_examples
+        if count > SAMPLE:
+            others, _ = self._evaluate(self._validation.images[SAMPLE:],
+                                       self._validation.labels[SAMPLE:])
+            accuracy = np.average([accuracy, others], weights=[SAMPLE, count - SAMPLE])
+        result['validation_accuracy'] = float('%g' % accuracy)
         result['median_step_seconds'] = (float(np.median(self._seconds))
                                          if self._seconds else None)
-        self._directory.write('curves.png', plots.draw_curves(
-            read_scalars(self._directory.path),
-            os.path.basename(os.path.abspath(self._directory.path))))
         self._bar.close()  # before the last lines of the run
 
 
-class AboveBar(DummyTqdmFile):
+def draw_curves(directory):
+    """Draw curves.png in a `RunDirectory`, or print a warning that says why not."""
+    try:
+        from training import plots  # needs matplotlib
+        directory.write('curves.png', plots.draw_curves(
+            read_scalars(directory.path),
+            os.path.basename(os.path.abspath(directory.path))))
+    except Exception as error:  # the results are there, whatever fails here
+        print('warning: curves.png is missing, the results are complete: %s'
+              % (error if isinstance(error, UserError) else reason(error)),
+              file=sys.stderr)
+
+
+class AboveBar(object):
     """A stdout whose lines appear above the progress bar on stderr."""
 
-    def __eq__(self, other):  # tqdm moves a bar only for a file that equals stdout
-        return other is self._wrapped
+    def __init__(self, stream):
+        self._stream, self._rest = stream, ''
+
+    def write(self, text):
+        *lines, self._rest = (self._rest + text).split('\n')
+        if lines:
+            with tqdm.tqdm.external_write_mode():  # takes the bar away and back
+                self._stream.write('\n'.join([*lines, '']))
+        return len(text)
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
 
 
 def evaluate(sess, m, images, labels, batch_size):
@@ -132,13 +159,33 @@ def _evaluate(sess, m, images, labels, size):
     return np.average(results, axis=0, weights=counts)
 
 
+def event_files(run_dir):
+    """Return the paths of TensorBoard's files, one for each session of a run."""
+    return sorted(glob.glob(os.path.join(glob.escape(run_dir),
+                                         'events.out.tfevents.*')))
+
+
 def read_scalars(run_dir):
-    """Read the metrics of a run back: {tag: {step: value}}, ints and floats."""
-    # Without the slash, a folder with `tfevents` in its name passes for a file. 0 keeps
-    # every point; the default keeps a sample.
-    events = event_accumulator.EventAccumulator(
-        os.path.join(run_dir, ''), {event_accumulator.SCALARS: 0})
-    event_accumulator.logger.setLevel('ERROR')  # it warns about resumed runs
-    events.Reload()
-    return {tag: {point.step: point.value for point in events.Scalars(tag)}
-            for tag in events.Tags()[event_accumulator.SCALARS]}
+    """Read the metrics of a run back: {tag: {step: value}}, ints and floats.
+
+    A session discards the points of earlier sessions from its first step on. The
+    sessions are sorted by the number that `MetricsHook` gives them, since the clock may
+    be set back between them. Those of older versions have none; they come first.
+    """
+    sessions = []
+    for path in event_files(run_dir):
+        number, first, points = 0, float('inf'), []
+        with contextlib.suppress(tf.errors.DataLossError):  # of a killed session
+            for event in tf.train.summary_iterator(path):
+                if event.session_log.status == tf.SessionLog.START:
+                    number, first = int(event.session_log.msg or 0), event.step
+                points += [(value.tag, event.step, value.simple_value)
+                           for value in event.summary.value]
+        sessions.append((number, path, first, points))
+    scalars = collections.defaultdict(dict)
+    for _, _, first, points in sorted(sessions):
+        for tag, of in scalars.items():
+            scalars[tag] = {step: value for step, value in of.items() if step < first}
+        for tag, step, value in points:
+            scalars[tag][step] = value
+    return dict(scalars)

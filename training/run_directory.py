@@ -5,14 +5,23 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
 import uuid
 
-from training.errors import UserError, missing, reason
+from training.errors import UserError, reason
+
+try:
+    import fcntl
+except ImportError:  # on Windows, where nothing is locked
+    fcntl = None
 
 LOCK = '.lock'
-# The temporary files of `write_whole`, of `saved_model.ExportHook`, of tf.train.Saver.
-TEMPORARY = re.compile(r'.+\.part|saving-.+|model\.ckpt-.+tempstate.+')
+# A name that nobody else gives to a file, since what has it is deleted.
+TEMPORARY_PREFIX = '.train_lstm_mnist-'
+# The temporary files of `temporary_name` and of tf.train.Saver.
+TEMPORARY = re.compile(re.escape(TEMPORARY_PREFIX) + r'[\da-f]{32}|'
+                       r'model\.ckpt-\d+\.(index|data-\d{5}-of-\d{5})\.tempstate\d+')
 
 
 class RunDirectory(object):
@@ -35,33 +44,42 @@ class RunDirectory(object):
         except OSError as error:
             raise UserError('cannot make the folder %s (%s): name another with '
                             '--run_dir' % (self.path or 'runs', error.strerror))
-        if set(os.listdir(self.path)) - {LOCK}:
+        names = set(os.listdir(self.path)) - {LOCK, 'lost+found'}
+        if last_step(self.path):
+            raise UserError('the folder %s holds a run: go on with --resume %s, or '
+                            'name a new folder with --run_dir'
+                            % (self.path, self.path))
+        # A run that was killed before its first checkpoint begins again.
+        if names and ('config.json' not in names or 'result.json' in names):
             raise UserError('the folder %s is not empty: name a new one with '
                             '--run_dir' % self.path)
         self.lock()
 
     def lock(self):
-        """Lock the folder and remove the temporary files of killed processes.
+        """Lock the folder and delete the temporary files of killed processes.
+
+        If its file system has no locks, print a warning and delete nothing.
 
         Raises:
             UserError: another training holds the lock, or it cannot be written.
         """
         try:
-            import filelock
-        except ImportError:
-            raise missing('filelock')
-        # A lock file, since network file systems do not lock folders.
-        lock = filelock.FileLock(self.file(LOCK))
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise UserError(
-                '%s is in use by a training that is running, or its file system has '
-                'no locks: wait for it, stop it, or name another folder' % self.path)
-        except (OSError, NotImplementedError) as error:
+            lock = self._held.enter_context(open(self.file(LOCK), 'w'))
+        except OSError as error:
             raise UserError('cannot write %s (%s): fix that, or name another folder'
                             % (self.file(LOCK), reason(error)))
-        self._held.callback(lock.release)
+        try:
+            if fcntl:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.unlock()
+            raise UserError('%s is in use by a training that is running: wait for it, '
+                            'stop it, or name another folder' % self.path)
+        except OSError as error:
+            print('warning: the file system of %s has no locks (%s): do not start a '
+                  'second training in this folder' % (self.path, reason(error)),
+                  file=sys.stderr)
+            return
         for name in filter(TEMPORARY.fullmatch, os.listdir(self.path)):
             path = self.file(name)
             (shutil.rmtree if os.path.isdir(path) else os.remove)(path)
@@ -108,10 +126,15 @@ def _make_new():
             return path
 
 
+def temporary_name(folder):
+    """Return a new path in a folder; `RunDirectory.lock` deletes what is left there."""
+    return os.path.join(folder, TEMPORARY_PREFIX + uuid.uuid4().hex)
+
+
 def write_whole(path, body):
     """Write a file of bytes, whole or not at all; make its folder if it is missing."""
     os.makedirs(os.path.dirname(path) or '.', exist_ok=True)
-    temporary = '%s.%s.part' % (path, uuid.uuid4().hex)
+    temporary = temporary_name(os.path.dirname(path))
     try:
         with open(temporary, 'xb') as f:
             f.write(body)

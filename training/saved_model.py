@@ -7,7 +7,6 @@ probabilities [n, 28, 10], those after each row. These are MNIST's sizes.
 import contextlib
 import os
 import shutil
-import tempfile
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
@@ -15,34 +14,37 @@ from google.protobuf.message import DecodeError
 from training import device
 from training.checkpoints import Hook
 from training.errors import UserError, reason
+from training.run_directory import temporary_name
 
 
 class ExportHook(Hook):
     """Export the network when a run is done, as saved_model/ in its folder."""
 
-    def __init__(self, directory, flags, build_export, sizes):
-        self._directory, self._flags, self._sizes = directory, flags, sizes
-        self._build_export = build_export  # `model.build_export`
+    def __init__(self, directory, build_export):
+        self._directory, self._build_export = directory, build_export
 
     def end(self, result):
         place = self._directory.file('saved_model')
-        with self._directory.writing('saved_model', tf.errors.OpError), \
-                tempfile.TemporaryDirectory(
-                    prefix='saving-', dir=self._directory.path) as staging:
-            new = os.path.join(staging, 'saved_model')
-            self._export(new)
-            if os.path.exists(place):  # that of fewer steps
-                shutil.move(place, os.path.join(staging, 'old'))
-            os.rename(new, place)
+        staging = temporary_name(self._directory.path)
+        with self._directory.writing('saved_model', tf.errors.OpError):
+            try:
+                self._export(staging, result['steps'])
+                # Replace file by file: some file systems (SMB) cannot rename a folder,
+                # and the user may keep files beside ours. Without saved_model.pb, which
+                # comes last, a folder does not load.
+                os.makedirs(os.path.join(place, 'variables'), exist_ok=True)
+                variables = sorted(os.listdir(os.path.join(staging, 'variables')))
+                for name in [*(os.path.join('variables', name) for name in variables),
+                             'saved_model.pb']:
+                    os.replace(os.path.join(staging, name), os.path.join(place, name))
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
 
-    def _export(self, path):
-        flags = self._flags
+    def _export(self, path, step):
         config = tf.ConfigProto(device_count={'GPU': 0})
         with tf.Graph().as_default(), tf.Session(config=config) as sess:
-            images, rows = self._build_export(flags.hidden_size, flags.layer_num,
-                                              flags.dynamic_rnn, self._sizes)
-            tf.train.Saver().restore(sess, self._directory.file(
-                'model.ckpt-%d' % flags.steps))
+            images, rows = self._build_export()
+            tf.train.Saver().restore(sess, self._directory.file('model.ckpt-%d' % step))
             builder = tf.saved_model.Builder(path)
             signature = tf.saved_model.predict_signature_def
             builder.add_meta_graph_and_variables(

@@ -5,7 +5,8 @@ import re
 import signal
 import sys
 
-from training.errors import UserError, import_tensorflow, reason
+from training.environment import import_tensorflow
+from training.errors import UserError, pinned, reason
 
 
 class Workers(object):
@@ -86,8 +87,9 @@ class Workers(object):
 
 def launched():
     """Return how many processes horovodrun, Open MPI or MPICH says it started."""
-    return max(int(os.environ.get(name, 1)) for name in (
-        'HOROVOD_SIZE', 'OMPI_COMM_WORLD_SIZE', 'PMI_SIZE'))
+    sizes = [os.environ.get(name, '') for name in (
+        'HOROVOD_SIZE', 'OMPI_COMM_WORLD_SIZE', 'PMI_SIZE')]
+    return max([1, *(int(size) for size in sizes if size.isdecimal())])
 
 
 def join(argv):
@@ -99,8 +101,8 @@ def join(argv):
         import horovod.tensorflow as hvd
     except ImportError as error:
         raise UserError('--horovod: Horovod is missing (%s): run make horovod, or '
-                        'HOROVOD_WITH_TENSORFLOW=1 pip install --no-build-isolation '
-                        'horovod==0.28.1' % reason(error))
+                        'HOROVOD_WITH_TENSORFLOW=1 pip install --no-build-isolation %s'
+                        % (reason(error), pinned('horovod')))
     hvd.init()
     if hvd.size() == 1:
         if launched() > 1:

@@ -1,4 +1,4 @@
-"""The bundled digits, and images that are shifted."""
+"""The bundled digits."""
 import os
 import subprocess
 import sys
@@ -7,8 +7,6 @@ import numpy as np
 from conftest import ROOT, check
 
 import data
-from training import datasets
-from training import mnist as mnist_files
 
 
 def test_digits():
@@ -28,7 +26,7 @@ def test_digits():
     # The counts that the UCI page gives for this part of its data set.
     assert np.bincount(labels).tolist() == [
         178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
-    assert datasets.num_train('digits', '') == 1257
+    assert digits.source.name == 'digits'
     again = data.read_data_sets('', dataset='digits', seed=2)
     np.testing.assert_array_equal(digits.test.images, again.test.images)
     np.testing.assert_array_equal(digits.test.labels, again.test.labels)
@@ -60,26 +58,3 @@ def test_digits_without_scikit_learn_say_what_to_install():
                 if line.startswith('scikit-learn')]
     assert done.stdout == ('--dataset digits needs scikit-learn: pip install '
                            '%s\n' % pin)
-
-
-def test_shifted_images():
-    sizes = mnist_files.Sizes(input_size=7, timestep_size=9, class_num=10)
-    images = np.zeros([500, 9, 7], np.float32)
-    images[:, 4, 3], images[:, 8, 0] = 1, 2
-    found = datasets.shifted(images.reshape(500, 63), 2, sizes, [3, 5])
-    assert found.shape == (500, 63) and found.dtype == np.float32
-    n, rows, columns = np.nonzero(found.reshape(500, 9, 7) == 1)
-    assert n.tolist() == list(range(500))
-    places = np.stack([rows - 4, columns - 3], 1)
-    assert {*map(tuple, places)} == {(down, right) for down in range(-2, 3)
-                                     for right in range(-2, 3)}
-    # What leaves the image does not come in on the other side.
-    for image, (down, right) in zip(found.reshape(500, 9, 7), places):
-        there = down <= 0 and right >= 0
-        assert image.sum() == (3 if there else 1)
-        assert not there or image[8 + down, right] == 2
-    again = [datasets.shifted(images.reshape(500, 63), 2, sizes, seed)
-             for seed in ([3, 5], [3, 6], [4, 5])]
-    assert [(found == other).all() for other in again] == [True, False, False]
-    np.testing.assert_array_equal(
-        datasets.shifted(images.reshape(500, 63), 0, sizes, 1), images.reshape(500, 63))
