@@ -13,7 +13,8 @@ from conftest import ROOT, call, idx, send
 from PIL import Image
 
 import data
-from training import cells, datasets, mnist, saved_model
+from reading import cells
+from training import datasets, mnist, saved_model
 from training import idx as idx_files
 from training.errors import UserError
 

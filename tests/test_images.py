@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 import data
+from reading.images import normalise, read_image
 from training.errors import UserError
-from training.images import normalise, read_image
 
 # How a file may show a digit: the largest mean distance of a pixel from the digit
 # itself, and the function that makes the file. Two different digits are at least

@@ -16,10 +16,8 @@ imports them. From the bottom up:
     gradients        the gradients of a cell, computed in less time
     schedule         the learning rate over the steps
     checkpoints      save, restore, stop when it diverges
-    cells            the gates of a trained network, row by row
-    plots            curves, rows, cells
+    plots            how to draw with matplotlib; curves.png
     metrics          progress bar, TensorBoard, validation
     saved_model      export and load the trained network
-    images           a photograph made into an MNIST digit
     loop             all of this around the steps: hooks, Ctrl-C, the end
 """
