@@ -5,7 +5,7 @@ import numpy as np
 
 from reading.cells import most_telling
 from training.errors import missing
-from training.plots import png
+from training.plots import drawing, png
 
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -15,6 +15,7 @@ except ImportError:
     raise missing('matplotlib')
 
 
+@drawing()
 def draw_seen(picture, box, image, shape=(28, 28)):
     """Draw a photograph, the box of its digit, and the digit that the network gets.
 
@@ -39,6 +40,7 @@ def draw_seen(picture, box, image, shape=(28, 28)):
     return png(figure)
 
 
+@drawing()
 def draw_rows(image, rows):
     """Draw a digit and, beside each of its rows, the probabilities of the classes.
 
@@ -69,6 +71,7 @@ def draw_rows(image, rows):
     return png(figure)
 
 
+@drawing()
 def animate_rows(image, rows):
     """Animate what `draw_rows` draws; return a GIF file of 640 x 320 pixels.
 
@@ -105,6 +108,7 @@ def _frames(image, rows):
         yield Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(128)
 
 
+@drawing()
 def draw_cells(image, layers):
     """Draw the gates and states of ten units of each layer (`most_telling`).
 

@@ -1,5 +1,6 @@
 import io
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -78,3 +79,21 @@ def test_cells_show_the_most_telling_units(drawn):
             assert shown.get_clim() == {'c': (-most, most), 'j': (-1, 1),
                                         'h': (-1, 1)}.get(name, (0, 1))
         assert row[5].get_title() == 'c: kept, \u00b1%.1f' % most
+
+
+def test_settings_of_matplotlib_change_nothing():
+    random = np.random.RandomState(0)
+    image, rows = random.uniform(size=784), random.uniform(size=[28, 10])
+    photograph = random.randint(0, 256, [90, 60, 3]).astype(np.uint8)
+    layers = [cells.Layer(*random.uniform(-1, 1, [6, 28, 16]))]
+
+    def draw():
+        return (pictures.draw_seen(photograph, (0, 0.5, 0, 0.5), image),
+                pictures.draw_rows(image, rows), pictures.animate_rows(image, rows),
+                pictures.draw_cells(image, layers))
+
+    usual = draw()
+    with matplotlib.rc_context({'text.usetex': True, 'savefig.dpi': 300,
+                                'savefig.bbox': 'tight', 'axes.facecolor': 'red'}):
+        for one, other in zip(draw(), usual):
+            assert one == other
