@@ -54,8 +54,7 @@ def draw_rows(image, rows):
     best = rows.argmax(1)
     digit = best[-1]
     # The first row after which the answer does not change.
-    decided = max((row + 1 for row, name in enumerate(best) if name != digit),
-                  default=0)
+    decided = max((row + 1 for row in np.flatnonzero(best != digit)), default=0)
     figure = Figure(figsize=(9, 6), dpi=100, tight_layout=True)
     left, right = figure.subplots(1, 2, sharey=True,
                                   gridspec_kw={'width_ratios': [28, 20]})
