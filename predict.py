@@ -125,11 +125,11 @@ def read(flags, path, shape):
     if path is None:
         image, label = test_image(flags)
         return image, 'test image %d' % flags.test, ', labelled %d' % label
-    from training import images  # needs Pillow and scipy
+    from reading import images  # needs Pillow and scipy
     seen = images.read_image(path, flags.as_is, shape)
     if flags.show:
-        from training import plots  # needs matplotlib
-        write_picture(flags.show, plots.draw_seen(*seen, shape))
+        from reading import pictures  # needs matplotlib
+        write_picture(flags.show, pictures.draw_seen(*seen, shape))
     return seen[-1], path, ''
 
 
@@ -171,14 +171,14 @@ def main(argv=None):
                   '--show OUT.png to see what was found'
                   % (name, other, rows[-1, other]), file=sys.stderr)
         if flags.rows:
-            from training import plots  # needs matplotlib
-            draw = (plots.animate_rows if flags.rows.lower().endswith('.gif')
-                    else plots.draw_rows)
+            from reading import pictures  # needs matplotlib
+            draw = (pictures.animate_rows if flags.rows.lower().endswith('.gif')
+                    else pictures.draw_rows)
             write_picture(flags.rows, draw(image, rows))
         if flags.cells:
-            from training import cells, plots
+            from reading import cells, pictures
             layers = cells.follow(network.weights(), image, rows)
-            write_picture(flags.cells, plots.draw_cells(image, layers))
+            write_picture(flags.cells, pictures.draw_cells(image, layers))
     return status
 
 

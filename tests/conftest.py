@@ -78,6 +78,16 @@ def mnist_dir():
     return folder
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """A list of the figures that are drawn."""
+    from matplotlib.figure import Figure
+    drawn, savefig = [], Figure.savefig
+    monkeypatch.setattr(Figure, 'savefig', lambda figure, *args, **kwargs: (
+        drawn.append(figure), savefig(figure, *args, **kwargs)))
+    return drawn
+
+
 def idx(items):
     """Return uint8 items, [n, 28, 28] or [n], as a gzipped IDX file."""
     header = np.array([0x800 + items.ndim, *items.shape], '>u4').tobytes()

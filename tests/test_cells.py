@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from training import cells, saved_model
+from reading import cells
+from training import saved_model
 from training.errors import UserError
 
 

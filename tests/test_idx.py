@@ -13,8 +13,9 @@ from conftest import ROOT, call, idx, send
 from PIL import Image
 
 import data
-from training import cells, mnist_files, saved_model
+from reading import cells
 from training import idx as idx_files
+from training import mnist_files, saved_model
 from training.errors import UserError
 
 PLAIN = [name[:-len('.gz')] for name in mnist_files.FILES]

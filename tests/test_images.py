@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 import data
+from reading import images
+from reading.images import normalise, read_image
 from training.errors import UserError
-from training.images import normalise, read_image
 
 # How a file may show a digit: the largest mean distance of a pixel from the digit
 # itself, and the function that makes the file. Two different digits are at least
@@ -105,8 +106,6 @@ def test_mnist_images_do_not_change(mnist_dir):
         assert np.median(distances) < 1e-6 and np.mean(distances) < 2e-3
 
 
-REFUSALS = ['it is blank', 'nothing in it looks like a digit',
-            'it shows several things of one size: crop it to one digit']
 def test_as_is_only_scales(tmp_path):
     Image.fromarray(np.repeat(np.arange(56, dtype=np.uint8)[:, None], 56, 1)).save(
         str(tmp_path / 'a.png'))
@@ -122,6 +121,65 @@ def test_heic_is_named(tmp_path):
         read_image(str(tmp_path / 'a.heic'))
 
 
+def ramp(darkest, brightest, kind):
+    """Columns from one grey to another, 28 x 28."""
+    return np.repeat(np.linspace(darkest, brightest, 28)[None], 28, 0).astype(kind)
+
+
+@pytest.mark.parametrize('name, pixels, darkest, brightest', [
+    ('a.png', ramp(80, 117, 'u1'), 80 / 255, 117 / 255),
+    ('a.png', ramp(20000, 30000, 'u2'), 20000 / 65535, 30000 / 65535),  # mode I
+    ('a.tif', ramp(20000, 30000, 'u2'), 20000 / 65535, 30000 / 65535),  # mode I;16
+    ('a.png', ramp(0, 200, 'u2'), 0, 200 / 65535),
+    ('a.tif', ramp(-9, 99999, 'i4'), 0, 1),
+    ('a.tif', ramp(0.25, 0.5, 'f4'), 0.25, 0.5),
+    ('a.tif', ramp(0.25, 1, 'f4'), 0.25, 1),
+    ('a.tif', ramp(-9, 2, 'f4'), 0, 2 / 255),
+    ('a.tif', ramp(51, 255, 'f4'), 0.2, 1),
+    ('a.tif', ramp(0, 13107, 'f4'), 0, 0.2),
+    ('a.tif', ramp(0, 99999, 'f4'), 0, 1)])
+def test_as_is_keeps_the_contrast(name, pixels, darkest, brightest, tmp_path):
+    Image.fromarray(pixels).save(str(tmp_path / name))
+    picture, _, image = read_image(str(tmp_path / name), as_is=True)
+    columns = image.reshape(28, 28).T
+    np.testing.assert_allclose(columns[0], darkest, atol=1e-6)
+    np.testing.assert_allclose(columns[-1], brightest, atol=1e-6)
+    np.testing.assert_allclose(picture[:, -1], 255 * brightest, atol=0.501)
+
+
+@pytest.mark.parametrize('fault', [KeyError('x'), ValueError('x'), OSError('x')])
+@pytest.mark.parametrize('name', [
+    '_to_colours', '_ink_on_even_paper', '_fit', '_scale'])
+def test_a_fault_of_ours_is_not_called_a_bad_file(name, fault, tmp_path, monkeypatch):
+    def fail(*args):
+        raise fault
+
+    path = str(tmp_path / 'a.png')
+    image = Image.new('L', (50, 50), 255)
+    ImageDraw.Draw(image).line([25, 10, 25, 40], 0, 5)
+    image.save(path)
+    monkeypatch.setattr(images, name, fail)
+    with pytest.raises(type(fault)) as raised:
+        read_image(path, as_is=name == '_scale')
+    assert raised.value is fault
+
+
+@pytest.mark.parametrize('fault', [KeyError('x'), SyntaxError('broken PNG file')])
+def test_a_fault_of_pillow_is_called_a_bad_file(fault, tmp_path, monkeypatch):
+    def fail(image):
+        raise fault
+
+    path = str(tmp_path / 'a.png')
+    Image.new('L', (9, 9)).save(path)
+    monkeypatch.setattr(images.ImageOps, 'exif_transpose', fail)
+    with pytest.raises(UserError) as raised:
+        read_image(path)
+    assert str(raised.value) == (
+        '%s cannot be read (%s): name an image of a digit' % (path, fault))
+
+
+REFUSALS = ['it is blank', 'nothing in it looks like a digit',
+            'it shows several things of one size: crop it to one digit']
 # Grey, RGB, RGBA, integers of 32 bits, and floats.
 PICTURES = st.one_of(
     [hypothesis.extra.numpy.arrays(kind, st.tuples(sides, sides, *bands))
@@ -135,7 +193,7 @@ PICTURES = st.one_of(
 def test_any_picture_becomes_a_digit_or_is_refused(picture):
     try:
         digit = normalise(Image.fromarray(picture))
-    except ValueError as error:
+    except images.NoDigit as error:
         hypothesis.event(str(error))
         assert str(error) in (REFUSALS if np.isfinite(picture).all()
                               else ['it has pixels that are not numbers'])

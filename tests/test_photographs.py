@@ -9,7 +9,7 @@ from conftest import jpeg
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from training.images import find_digit, normalise
+from reading.images import find_digit, normalise
 
 WIDTH, HEIGHT = 450, 360
 # The digits as lines through points in a box that is 2 wide and 3 high.

@@ -1,23 +1,16 @@
-import io
+import warnings
 
-import numpy as np
+import matplotlib
 import pytest
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
+from matplotlib.font_manager import FontEntry, findfont, fontManager
 from PIL import Image
 
-from training import cells, plots
+from training import plots
 from training.metrics import read_scalars
 
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """A list of the figures that are drawn."""
-    drawn = []
-    savefig = Figure.savefig
-    monkeypatch.setattr(Figure, 'savefig', lambda figure, *args, **kwargs: (
-        drawn.append(figure), savefig(figure, *args, **kwargs)))
-    return drawn
+POINTS = {'loss/training': {10: 0.2, 20: 0.1}, 'loss/validation': {20: 0.1},
+          'accuracy/validation': {20: 0.5}, 'accuracy/test': {20: 0.4}}
 
 
 def test_curves_show_every_point(digits_run, drawn):
@@ -36,9 +29,7 @@ def test_curves_show_every_point(digits_run, drawn):
 
 
 def test_curves_of_a_run_without_training_accuracy(drawn):
-    plots.draw_curves({
-        'loss/training': {10: 0.2, 20: 0.1}, 'loss/validation': {20: 0.1},
-        'accuracy/validation': {20: 0.5}, 'accuracy/test': {20: 0.4}}, 'a-run')
+    plots.draw_curves(POINTS, 'a-run')
     assert drawn[0].axes[0].get_title() == 'a-run'
     assert drawn[0].axes[1].get_ylim() == (0.48, 1)
     losses, accuracies = (axes.lines for axes in drawn[0].axes)
@@ -49,74 +40,68 @@ def test_curves_of_a_run_without_training_accuracy(drawn):
     assert training != validation == same
 
 
-def test_rows_show_image_and_probabilities(digits, drawn):
-    rows = np.full([28, 10], 0.05)
-    rows[np.arange(28), [1] * 9 + [7] * 4 + [1] + [7] * 14] = 0.55
-    plots.draw_rows(digits.images[4], rows)
-    left, right, _ = drawn[0].axes
-    np.testing.assert_array_equal(left.images[0].get_array().reshape(784),
-                                  digits.images[4])
-    np.testing.assert_array_equal(right.images[0].get_array(), rows)
-    assert [axes.lines[0].get_ydata()[0] for axes in (left, right)] == [13.5] * 2
-    assert drawn[0]._suptitle.get_text() == (
-        '7 with probability 0.5500, the most likely from row 14 on')
+@pytest.mark.parametrize('change, labels', [
+    ({tag: None for tag in POINTS}, [[], []]),
+    ({tag: {} for tag in POINTS}, [[], []]),
+    ({'accuracy/test': None},
+     [['training, with dropout', 'validation, without'], ['validation']]),
+    ({'accuracy/validation': {}, 'loss/training': None},
+     [['validation, without'], ['test: 0.4']]),
+    ({'accuracy/validation': None, 'loss/validation': {}},
+     [['training, with dropout'], ['test: 0.4']])])
+def test_curves_without_some_tags(change, labels, drawn, caplog):
+    points = {**POINTS, **change}
+    plots.draw_curves({tag: values for tag, values in points.items()
+                       if values is not None}, 'a-run')
+    assert [[line.get_label() for line in axes.lines]
+            for axes in drawn[0].axes] == labels
+    assert [[text.get_text() for text in axes.legend_.get_texts()]
+            if axes.legend_ else [] for axes in drawn[0].axes] == labels
+    assert (drawn[0].axes[1].get_ylim() == (0.48, 1)) is ('validation' in labels[1])
+    assert not caplog.records
 
 
-def test_animation_shows_row_after_row():
-    rows = np.full([28, 10], 0.05)
-    rows[np.arange(28), [1] * 14 + [7] * 14] = 0.55
-    animation = plots.animate_rows(np.ones(784), rows)
-    assert len(animation) < 500000
-    with Image.open(io.BytesIO(animation)) as gif:
-        assert (gif.format, gif.size, gif.n_frames) == ('GIF', (640, 320), 28)
-        shown, seconds = [], 0
-        for frame in range(28):
-            gif.seek(frame)
-            seconds += gif.info['duration'] / 1000
-            pixels = np.asarray(gif.convert('RGB')).astype(int)
-            # Ink that was read is black; the highest bar is blue.
-            black = (pixels[:, 20:220].sum(2) < 60).sum()
-            blue = np.flatnonzero(((pixels[:, :, 2] - pixels[:, :, 0]) > 90).any(0))
-            shown.append((black, blue.mean()))
-    black, blue = np.array(shown).T
-    assert (np.diff(black) > 0).all() and seconds == pytest.approx(27 * 0.17 + 2)
-    assert np.ptp(blue[:14]) == np.ptp(blue[14:]) == 0
-    # From class 1 to class 7, of ten classes side by side.
-    assert 150 < blue[14] - blue[0] < 260
+@pytest.mark.parametrize('settings', [
+    {'text.usetex': True, 'text.latex.preamble': r'\nonsense'}, {'savefig.dpi': 300},
+    {'savefig.bbox': 'tight'}, {'font.family': ['nonsense'], 'font.size': 30},
+    {'lines.linewidth': 9, 'axes.facecolor': 'red'}], ids=' '.join)
+def test_settings_of_matplotlib_change_nothing(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv('PATH', str(tmp_path))  # without latex
+    usual = plots.draw_curves(POINTS, 'a-run')
+    with matplotlib.rc_context(settings):
+        assert plots.draw_curves(POINTS, 'a-run') == usual
+        # The caller's settings are as before.
+        assert {key: matplotlib.rcParams[key] for key in settings} == settings
+    (tmp_path / 'curves.png').write_bytes(usual)
+    with Image.open(str(tmp_path / 'curves.png')) as image:
+        assert image.size == (800, 600)
 
 
-def test_animation_keeps_the_greys():
-    animation = plots.animate_rows(np.linspace(0, 1, 784), np.full([28, 10], 0.1))
-    with Image.open(io.BytesIO(animation)) as gif:
-        for frame in range(28):
-            gif.seek(frame)
-            digit = np.asarray(gif.convert('RGB')).astype(int)[:, :240]
-            # Only the line is red, and it is at most 3 pixels thick.
-            reddish = digit[..., 0] - digit[..., 2] > 25
-            assert reddish.any(1).sum() <= 3
+@pytest.mark.parametrize('name', [
+    'lr$x^$', '$x$', r'\$\frac', '\u624b\u5199\u6570\u5b57', '\udcff'])
+def test_names_of_runs_are_drawn_as_they_are(name, drawn, caplog, capfd):
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter('always')
+        plots.draw_curves(POINTS, name)
+    assert not warned and not caplog.records and capfd.readouterr() == ('', '')
+    assert drawn[0].axes[0].get_title() == name
 
 
-def test_cells_show_the_most_telling_units(drawn):
-    random = np.random.RandomState(0)
-    layers = [cells.Layer(*scale * random.uniform(-1, 1, [6, 28, 16]))
-              for scale in (1, 3)]
-    png = plots.draw_cells(np.ones(784), layers)
-    with Image.open(io.BytesIO(png)) as image:
-        assert image.format == 'PNG' and image.size == (1000, 700)
-    axes = drawn[0].axes
-    for layer, row in zip(layers, (axes[:7], axes[7:14])):
-        units = cells.most_telling(layer, 10)
-        np.testing.assert_array_equal(
-            row[0].images[0].get_array(),
-            np.ones([28, 28]) if layer is layers[0] else layers[0].h)
-        for name, place in zip('ijfoch', row[1:]):
-            shown, = place.images
-            np.testing.assert_array_equal(shown.get_array(),
-                                          getattr(layer, name)[:, units])
-            assert place.get_title().startswith(name + ': ')
-            assert [int(label.get_text())
-                    for label in place.get_xticklabels()] == units.tolist()
-            most = np.abs(layer.c[:, units]).max()
-            assert shown.get_clim() == {'c': (-most, most), 'j': (-1, 1),
-                                        'h': (-1, 1)}.get(name, (0, 1))
-        assert row[5].get_title() == 'c: kept, \u00b1%.1f' % most
+def test_a_name_is_no_formula():
+    # As mathtext, both would be a $.
+    assert plots.draw_curves(POINTS, r'a\$') != plots.draw_curves(POINTS, 'a$')
+    assert plots.draw_curves(POINTS, '$a$') != plots.draw_curves(POINTS, '${a}$')
+
+
+def test_a_chinese_font_is_used_if_there_is_one(drawn, monkeypatch):
+    def family(name):
+        plots.draw_curves(POINTS, name)
+        return drawn[-1].axes[0].title.get_fontfamily()
+
+    monkeypatch.setattr(fontManager, 'ttflist', [
+        font for font in fontManager.ttflist if font.name not in plots.CHINESE_FONTS])
+    assert family('\u6570\u5b57') == family('digits') == ['sans-serif']
+    fontManager.ttflist += [FontEntry(findfont('DejaVu Sans Mono'), name)
+                            for name in ('SimHei', 'WenQuanYi Zen Hei')]
+    assert family('\u6570\u5b57') == ['WenQuanYi Zen Hei']
+    assert family('digits') == ['sans-serif']

@@ -9,7 +9,8 @@ import tensorflow as tf
 from conftest import ROOT, call, pixels, run
 from PIL import Image
 
-from training import cells, mnist_files, plots, saved_model
+from reading import cells, pictures
+from training import mnist_files, saved_model
 
 SCRIPT = 'predict.py'
 
@@ -68,7 +69,7 @@ def test_a_test_image_and_its_rows(digits_run, digits, tmp_path):
     with Image.open(str(tmp_path / 'rows.png')) as image:
         assert image.format == 'PNG' and image.size == (900, 600)
     call(SCRIPT, digits_run, '--test', 4, '--rows', 'rows.GIF', cwd=tmp_path)
-    assert (tmp_path / 'rows.GIF').read_bytes() == plots.animate_rows(
+    assert (tmp_path / 'rows.GIF').read_bytes() == pictures.animate_rows(
         digits.images[4], rows)
 
 
@@ -79,7 +80,7 @@ def test_the_cells_of_a_test_image(digits_run, digits, tmp_path):
     network = saved_model.Network(str(digits_run))
     layers = cells.follow(network.weights(), digits.images[4],
                           network(digits.images[4:5])[0])
-    assert (tmp_path / 'cells.PNG').read_bytes() == plots.draw_cells(
+    assert (tmp_path / 'cells.PNG').read_bytes() == pictures.draw_cells(
         digits.images[4], layers)
 
 

@@ -15,7 +15,7 @@ import torture
 from conftest import QUICK, SMALL, call, idx, start, wait_for
 
 import train_lstm_mnist
-from training import datasets, mnist_files
+from training import mnist_files
 from training.errors import UserError
 from training.loop import SIGNALS, StopHook
 from training.metrics import read_scalars
@@ -176,14 +176,17 @@ def test_a_run_of_an_older_version_goes_on(whole_run, tmp_path):
     assert (flags.lr_schedule, flags.steps) == ('constant', 130)
 
 
-def test_a_bad_flag_with_resume_is_wrong_usage(whole_run, monkeypatch, capsys):
-    monkeypatch.setattr(datasets, 'num_train', lambda dataset, data_dir: 99)
-    with pytest.raises(SystemExit) as stop:
-        train_lstm_mnist.parse_flags(['--resume', str(whole_run),
-                                      '--steps', '130'])
-    assert stop.value.code == 2
-    assert 'argument --batch_size: must be from 1 to 99' in (
-        capsys.readouterr().err)
+def test_a_run_of_an_older_version_keeps_its_validation_set(made_up_dir, tmp_path):
+    assert call(SCRIPT, *SMALL, '--dynamic_rnn', '--data_dir', made_up_dir, '--steps',
+                1, '--run_dir', 'run', cwd=tmp_path).returncode == 0
+    path = tmp_path / 'run' / 'config.json'
+    config = json.loads(path.read_text())
+    assert config.pop('num_validation') == 438
+    path.write_text(json.dumps(config))
+    for steps in (2, 3):  # it is noted in config.json then
+        done = call(SCRIPT, '--resume', 'run', '--steps', steps, cwd=tmp_path)
+        assert '(256, 784)\n' in done.stdout  # of 5,256 images
+    assert json.loads(path.read_text())['num_validation'] == 5000
 
 
 def test_a_resumed_run_draws_new_dropout(tmp_path):

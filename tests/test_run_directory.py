@@ -6,17 +6,27 @@ import time
 import conftest
 import pytest
 
+import reading
 import training
 from training import run_directory
 from training.errors import UserError
 from training.run_directory import RunDirectory, write_whole
 
 
-def test_the_list_of_modules_is_complete():
+@pytest.mark.parametrize('package', [training, reading])
+def test_the_list_of_modules_is_complete(package):
     modules = {os.path.splitext(name)[0]
-               for name in os.listdir(os.path.dirname(training.__file__))}
-    listed = re.findall(r'^    (\w+)  ', training.__doc__, re.M)
+               for name in os.listdir(os.path.dirname(package.__file__))}
+    listed = re.findall(r'^    (\w+)  ', package.__doc__, re.M)
     assert sorted(listed) == sorted(modules - {'__init__', '__pycache__'})
+
+
+def test_training_imports_nothing_from_reading():
+    folder = os.path.dirname(training.__file__)
+    for name in os.listdir(folder):
+        if name.endswith('.py'):
+            with open(os.path.join(folder, name), encoding='utf-8') as f:
+                assert not re.search(r'^ *(from|import) reading', f.read(), re.M), name
 
 
 def test_locking_deletes_only_temporary_files_of_killed_processes(tmp_path):

@@ -76,7 +76,7 @@ def test_transcript_and_run_directory_on_mnist(mnist_dir, tmp_path):
         'dataset': 'mnist', 'data_dir': mnist_dir, 'mirror': None,
         'device': 'cpu', 'log_every': 100, 'save_every': 300,
         'run_dir': str(run_dir.relative_to(tmp_path)),
-        'data_sha256': mnist_files.CONTENTS}
+        'data_sha256': mnist_files.CONTENTS, 'num_validation': 5000}
     result = json.loads((run_dir / 'result.json').read_text())
     assert result['test_accuracy'] == test_accuracy
     assert 0 < 500 * result['median_step_seconds'] < result['seconds']
@@ -130,6 +130,7 @@ def test_another_data_set_is_not_called_mnist(made_up_dir, tmp_path):
 def test_defaults_are_the_tutorials():
     flags = vars(train_lstm_mnist.parse_flags([]))
     assert flags.pop('seed') in range(2 ** 31 - 1)
+    assert flags.pop('data_sha256') is flags.pop('num_validation') is None
     assert flags == {
         'lr': 1e-3, 'batch_size': 128, 'keep_prob': 0.5, 'hidden_size': 256,
         'layer_num': 2, 'steps': 2000,
@@ -192,7 +193,7 @@ def test_lr_and_keep_prob_reach_the_graph(tmp_path):
     assert (slot != without_dropout).any()
 
 
-@pytest.mark.parametrize('package', ['tqdm', 'matplotlib', 'filelock'])
+@pytest.mark.parametrize('package', ['tqdm', 'matplotlib'])
 def test_a_package_is_missing(package, tmp_path, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: (
@@ -371,7 +372,7 @@ def test_no_step_is_lost_when_nobody_reads(tmp_path):
 
 
 def test_help_needs_no_package(tmp_path):
-    for package in ('filelock', 'tensorflow', 'matplotlib', 'tqdm', 'numpy'):
+    for package in ('tensorflow', 'matplotlib', 'tqdm', 'numpy'):
         (tmp_path / (package + '.py')).write_text('raise ImportError')
     assert run(SCRIPT, '--help', PYTHONPATH=str(tmp_path)).returncode == 0
 

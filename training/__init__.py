@@ -15,7 +15,7 @@ imports them. From the bottom up:
     device           choose the device, threads
     gradients        the gradients of a cell, computed in less time
     checkpoints      save, restore, stop when it diverges
-    plots            curves.png, and how each picture is drawn
+    plots            how to draw with matplotlib; curves.png
     metrics          progress bar, TensorBoard, validation
     saved_model      export and load the trained network
     loop             all of this around the steps: hooks, Ctrl-C, the end

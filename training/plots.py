@@ -1,195 +1,85 @@
-"""Draw with matplotlib: the curves of a run, and how a network reads a digit."""
+"""Draw with matplotlib, and draw the curves of a run."""
+import contextlib
 import io
+import warnings
 
-import numpy as np
-
-from training.cells import most_telling
 from training.errors import missing
 
 try:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.font_manager import fontManager
     from matplotlib.ticker import LogLocator, NullLocator
-    from PIL import Image  # a dependency of matplotlib
 except ImportError:
     raise missing('matplotlib')
 
+CHINESE_FONTS = ('Noto Sans CJK SC', 'Source Han Sans SC', 'WenQuanYi Zen Hei',
+                 'WenQuanYi Micro Hei', 'Microsoft YaHei', 'SimHei', 'Noto Sans CJK JP')
+LINES = {  # tag: style and label
+    'loss/training': ('C0.-', 'training, with dropout'),
+    'loss/validation': ('C1o-', 'validation, without'),
+    'accuracy/training': ('C0.-', 'training'),
+    'accuracy/validation': ('C1o-', 'validation')}
 
+
+@contextlib.contextmanager
+def drawing():
+    """Draw under matplotlib's defaults, whatever matplotlibrc says, without warnings.
+
+    Each function that draws has this as its decorator.
+    """
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # such as: no font has this character
+        matplotlib.rcdefaults()
+        yield
+
+
+def png(figure):
+    """Return a figure as a PNG file. Call it inside `drawing`."""
+    body = io.BytesIO()
+    figure.savefig(body, format='png')
+    return body.getvalue()
+
+
+def literal(text):
+    """Return keyword arguments that draw a text as it is, in a font that has it.
+
+    The font is one of `CHINESE_FONTS` if text is not ASCII and one is installed.
+    """
+    installed = {font.name for font in fontManager.ttflist}
+    fonts = [] if text.isascii() else [f for f in CHINESE_FONTS if f in installed]
+    return dict(parse_math=False, **({'fontfamily': fonts[0]} if fonts else {}))
+
+
+@drawing()
 def draw_curves(points, run):
     """Draw loss and accuracy over the steps; return a PNG file of 800 x 600 pixels.
 
-    points is {tag: {step: value}}, from `metrics.read_scalars`. A run of fewer than
-    200 steps has no 'accuracy/training'. run is a str, the title.
+    points is {tag: {step: value}}, from `metrics.read_scalars`. A tag may be missing or
+    empty; then its line is left out. run is a str, the title.
     """
     figure = Figure(figsize=(8, 6), dpi=100, tight_layout=True)
     losses, accuracies = figure.subplots(2, sharex=True)
-    for name, axes in (('loss', losses), ('accuracy', accuracies)):
-        for part, style in (('training', 'C0.-'), ('validation', 'C1o-')):
-            tag = name + '/' + part
-            if tag in points:
-                axes.plot(*zip(*sorted(points[tag].items())), style, label=part)
-        axes.set_ylabel(name)
-        axes.grid(alpha=0.3)
+    for tag, (style, label) in LINES.items():
+        axes = losses if tag.startswith('loss') else accuracies
+        if points.get(tag):
+            axes.plot(*zip(*sorted(points[tag].items())), style, label=label)
     losses.set_yscale('log')
-    losses.legend(['training, with dropout', 'validation, without'])
     losses.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     losses.yaxis.set_major_formatter('{x:g}')
     losses.yaxis.set_minor_locator(NullLocator())
-    step, test = max(points['accuracy/test'].items())
-    accuracies.plot(step, test, 'k*', markersize=12, label='test: %g' % test)
-    # Cut off the low accuracy of the first steps, to leave room for the others.
-    accuracies.set_ylim(min(points['accuracy/validation'].values()) - 0.02, 1)
-    losses.set_title(run)
+    if points.get('accuracy/test'):
+        step, test = max(points['accuracy/test'].items())
+        accuracies.plot(step, test, 'k*', markersize=12, label='test: %g' % test)
+    if points.get('accuracy/validation'):
+        # Cut off the low accuracy of the first steps, to leave room for the others.
+        accuracies.set_ylim(min(points['accuracy/validation'].values()) - 0.02, 1)
+    losses.set_title(run, **literal(run))
     accuracies.set_xlabel('step')
-    accuracies.legend(loc='lower right')
-    return _png(figure)
-
-
-def draw_seen(picture, box, image, shape=(28, 28)):
-    """Draw a photograph, the box of its digit, and the digit that the network gets.
-
-    Args:
-        picture: uint8 [height, width, 3].
-        box: top, bottom, left and right in it, whose sides are 1.
-        image: float [pixels] in [0, 1].
-        shape: its rows and columns.
-
-    Returns:
-        A PNG file of 900 x 500 pixels.
-    """
-    figure = Figure(figsize=(9, 5), dpi=100, tight_layout=True)
-    left, right = figure.subplots(1, 2)
-    left.imshow(picture)
-    height, width, _ = picture.shape
-    y, bottom, x, end = np.multiply(box, [height, height, width, width])
-    left.plot([x, end, end, x, x], [y, y, bottom, bottom, y], color='tab:red')
-    left.set(title='the picture, and the digit in it', xticks=[], yticks=[])
-    _show_digit(right, image.reshape(shape))
-    right.set(title='what the network gets')
-    return _png(figure)
-
-
-def draw_rows(image, rows):
-    """Draw a digit and, beside each of its rows, the probabilities of the classes.
-
-    Args:
-        image: float [pixels] in [0, 1].
-        rows: float [rows, classes], the probabilities after each row.
-
-    Returns:
-        A PNG file of 900 x 600 pixels.
-    """
-    best = rows.argmax(1)
-    digit = best[-1]
-    # The first row after which the answer does not change.
-    decided = max((row + 1 for row, name in enumerate(best) if name != digit),
-                  default=0)
-    figure = Figure(figsize=(9, 6), dpi=100, tight_layout=True)
-    left, right = figure.subplots(1, 2, sharey=True,
-                                  gridspec_kw={'width_ratios': [28, 20]})
-    _show_digit(left, image.reshape(len(rows), -1))
-    left.set(ylabel='row', title='what is read')
-    shades = right.imshow(rows, cmap='Blues', vmin=0, vmax=1, aspect='auto')
-    right.set(xticks=_ticks(rows.shape[1]), title='what it is taken for so far')
-    figure.colorbar(shades, ax=right, label='probability')
-    for axes in (left, right):
-        axes.axhline(decided - 0.5, color='tab:red', linewidth=1)
-    figure.suptitle('%d with probability %.4f, the most likely from row %d on'
-                    % (digit, rows[-1, digit], decided))
-    return _png(figure)
-
-
-def animate_rows(image, rows):
-    """Animate what `draw_rows` draws; return a GIF file of 640 x 320 pixels.
-
-    A row is shown for 0.17 seconds, the last one for 2.
-    """
-    first, *others = _frames(image.reshape(len(rows), -1), rows)
-    gif = io.BytesIO()
-    first.save(gif, 'GIF', save_all=True, append_images=others, loop=0,
-               duration=[170] * len(others) + [2000], optimize=True)
-    return gif.getvalue()
-
-
-def _frames(image, rows):
-    """Yield a `PIL.Image` for each row, of an image [rows, columns]."""
-    figure = Figure(figsize=(6.4, 3.2), dpi=100, tight_layout=True)
-    canvas = FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, gridspec_kw={'width_ratios': [2, 3]})
-    shown = left.imshow(image, cmap='gray_r', vmin=0, vmax=1)
-    line = left.axhline(0, color='tab:red', linewidth=1)
-    left.set(xticks=[], yticks=[])
-    bars = right.bar(range(rows.shape[1]), rows[0])
-    right.set(xticks=_ticks(rows.shape[1]), ylim=(0, 1), ylabel='probability')
-    for row, probabilities in enumerate(rows):
-        # Rows that are not read yet are faint.
-        shown.set_data(image * np.where(np.arange(len(rows)) <= row, 1, 0.12)[:, None])
-        line.set_ydata([row + 0.5] * 2)
-        for bar, probability in zip(bars, probabilities):
-            bar.set_height(probability)
-            bar.set_color('tab:blue' if probability == probabilities.max()
-                          else 'lightgray')
-        left.set_title('rows 0 to %d' % row)
-        right.set_title('so far: %d' % probabilities.argmax())
-        canvas.draw()
-        yield Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(128)
-
-
-def draw_cells(image, layers):
-    """Draw the gates and states of ten units of each layer (`most_telling`).
-
-    image is float [pixels] in [0, 1], layers a list of `cells.Layer`. Return a PNG
-    file, 1000 pixels wide and 100 + 300 per layer high.
-    """
-    figure = Figure(figsize=(10, 1 + 3 * len(layers)), dpi=100,
-                    constrained_layout=True)
-    grid = figure.subplots(len(layers), 7, sharey=True, squeeze=False)
-    for number, (layer, axes) in enumerate(zip(layers, grid), 1):
-        if number == 1:
-            _show_digit(axes[0], image.reshape(len(layer.c), -1))
-        else:
-            axes[0].imshow(layers[number - 2].h, cmap='RdBu', vmin=-1, vmax=1,
-                           aspect='auto')
-            axes[0].set(xlabel='all units')
-        axes[0].set_title('what is read' if number == 1
-                          else 'h of layer %d' % (number - 1), fontsize=9)
-        axes[0].set_ylabel('layer %d, row' % number)
-        _draw_layer(layer, axes[1:])
-    for column, below, label in ((1, slice(0, 4), 'the gates i, f and o'),
-                                 (2, slice(4, 7), 'j and h; c, to its \u00b1')):
-        figure.colorbar(grid[0, column].images[0],
-                        ax=grid[:, below].ravel().tolist(), label=label,
-                        orientation='horizontal', shrink=0.6, aspect=30)
-    return _png(figure)
-
-
-def _draw_layer(layer, axes):
-    units = most_telling(layer, 10)
-    bound = np.abs(layer.c[:, units]).max()
-    titles = ('i: goes in', 'j: is new', 'f: stays', 'o: is shown',
-              'c: kept, \u00b1%.1f' % bound, 'h: is put out')
-    for place, name, title in zip(axes, 'ijfoch', titles):
-        high = bound if name == 'c' else 1
-        cmap, low = ('Blues', 0) if name in 'ifo' else ('RdBu', -high)
-        place.imshow(getattr(layer, name)[:, units], cmap=cmap, vmin=low, vmax=high,
-                     aspect='auto')
-        place.set_title(title, fontsize=9)
-        place.set_xticks(range(len(units)))
-        place.set_xticklabels(units, fontsize=7, rotation=90)
-    axes[0].set_xlabel('unit', fontsize=8)
-
-
-def _show_digit(axes, image):
-    axes.imshow(image, cmap='gray_r', aspect='auto')
-    axes.set(xticks=[], yticks=_ticks(len(image)))
-
-
-def _ticks(count):
-    """Return at most ten ticks for rows or classes."""
-    return range(0, count, -(-count // 10))
-
-
-def _png(figure):
-    png = io.BytesIO()
-    figure.savefig(png, format='png')
-    return png.getvalue()
+    for axes, name, place in ((losses, 'loss', 'best'),
+                              (accuracies, 'accuracy', 'lower right')):
+        axes.set_ylabel(name)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(loc=place)
+    return png(figure)

@@ -22,7 +22,12 @@ except ImportError:
 
 MAX_SIDE = 10000  # pixels; more than a phone's largest photographs have
 EDGE = 0.01  # factor of the score for each side of the picture that a blob touches
+UNREADABLE = '%s cannot be read (%s): name an image of a digit'
 BRIGHTNESS = np.float32([.299, .587, .114])  # of red, green and blue (ITU-R BT.601)
+
+
+class NoDigit(ValueError):
+    """A picture cannot be turned into a digit, and the message says why."""
 
 
 def read_image(path, as_is=False, shape=(28, 28)):
@@ -30,7 +35,9 @@ def read_image(path, as_is=False, shape=(28, 28)):
 
     Args:
         path: str, a file in a format that Pillow reads.
-        as_is: bool, only scale the picture to shape; do not look for a digit.
+        as_is: bool, only scale the picture to shape; do not look for a digit. Black
+            is 0 and white is 1. The white of integers with more than 8 bits is 65535;
+            that of floats is the first of 1, 255 and 65535 that none is above.
         shape: rows and columns of the images that the network reads.
 
     Returns:
@@ -38,35 +45,36 @@ def read_image(path, as_is=False, shape=(28, 28)):
         returns it; and the digit, float32 [784].
 
     Raises:
-        UserError: it cannot be read, is no image, shows no digit, or is over
-            `MAX_SIDE`.
+        UserError: it cannot be read, shows no digit, or is over `MAX_SIDE`.
     """
-    Image.MAX_IMAGE_PIXELS = None  # MAX_SIDE is the limit here
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ValueError('it is not a file')
-        with open(path, 'rb') as f:
-            if f.read(12)[4:] in (b'ftypheic', b'ftypheix', b'ftypmif1'):
-                raise ValueError('it is HEIC, which Pillow does not read; convert it '
-                                 'with heif-convert photo.heic photo.jpg')
-        with Image.open(path) as image:
-            if image.format == 'EPS':  # Ghostscript would run it as a program
-                raise ValueError('it is an EPS')
-            if max(image.size) > MAX_SIDE:
-                raise ValueError('it is %d x %d pixels, and %d a side are the '
-                                 'most' % (*image.size, MAX_SIDE))
-            picture = ImageOps.exif_transpose(image)
-            colours = _to_colours(picture)
-            if as_is:
-                grey = Image.fromarray(colours @ BRIGHTNESS)
-                grey = np.asarray(grey.resize(shape[::-1], Image.BOX)) / 255
-                found = (0, 1, 0, 1), grey.reshape(-1)
-            else:
-                found = find_digit(picture, shape)
-            return (colours.round().astype(np.uint8), *found)
+        pixels = _load(path)
     except Exception as error:  # a damaged file makes Pillow raise almost any of them
-        raise UserError('%s cannot be read (%s): name an image of a digit'
-                        % (path, getattr(error, 'strerror', None) or error))
+        raise UserError(UNREADABLE % (path, getattr(error, 'strerror', None) or error))
+    try:
+        colours = _to_colours(pixels, not as_is)
+        box, digit = (_scale if as_is else _find)(colours, shape)
+    except NoDigit as error:
+        raise UserError(UNREADABLE % (path, error))
+    return colours.round().astype(np.uint8), box, digit
+
+
+def _load(path):
+    """Return the pixels of a file as `_decode` does. Pillow may raise any exception."""
+    Image.MAX_IMAGE_PIXELS = None  # MAX_SIDE is the limit here
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError('it is not a file')
+    with open(path, 'rb') as f:
+        if f.read(12)[4:] in (b'ftypheic', b'ftypheix', b'ftypmif1'):
+            raise ValueError('it is HEIC, which Pillow does not read; convert it '
+                             'with heif-convert photo.heic photo.jpg')
+    with Image.open(path) as image:
+        if image.format == 'EPS':  # Ghostscript would run it as a program
+            raise ValueError('it is an EPS')
+        if max(image.size) > MAX_SIDE:
+            raise ValueError('it is %d x %d pixels, and %d a side are the most'
+                             % (*image.size, MAX_SIDE))
+        return _decode(ImageOps.exif_transpose(image))
 
 
 def normalise(image):
@@ -90,12 +98,20 @@ def find_digit(image, shape=(28, 28)):
         the digit, float32 [784], from 0 for paper to 1 for the most ink.
 
     Raises:
-        ValueError: the picture is blank, shows nothing like one digit, or contains NaN
-            or infinity.
+        NoDigit: it is blank, shows nothing like one digit, or has NaN or infinity.
     """
-    colours = _to_colours(image)
+    return _find(_to_colours(_decode(image)), shape)
+
+
+def _find(colours, shape):
     ink = _ink_on_even_paper(colours @ BRIGHTNESS)
     return _fit(_ink_in_a_photograph(colours) if ink is None else ink, shape)
+
+
+def _scale(colours, shape):
+    """Return the box and the pixels of the whole picture."""
+    grey = Image.fromarray(colours @ BRIGHTNESS).resize(shape[::-1], Image.BOX)
+    return (0, 1, 0, 1), np.asarray(grey).reshape(-1) / 255
 
 
 def _ink_on_even_paper(grey):
@@ -156,14 +172,14 @@ def _ink_in_a_photograph(colours):
     found = [candidates for candidates in (_likely(dark, bright), _likely(bright, dark))
              if candidates]
     if not found:
-        raise ValueError('it is blank' if np.ptp(brightness) < 25
-                         else 'nothing in it looks like a digit')
+        raise NoDigit('it is blank' if np.ptp(brightness) < 25
+                      else 'nothing in it looks like a digit')
     candidates = max(found, key=lambda candidates: candidates[0][0])
     score, main, blobs, labels, ink = candidates[0]
     parts = _parts(main, blobs)
     if any(other > 0.8 * score and blob.area > 0.6 * main.area
            and main.gap(blob) > 0.15 * main.size for other, blob, *_ in candidates):
-        raise ValueError('it shows several things of one size: crop it to one digit')
+        raise NoDigit('it shows several things of one size: crop it to one digit')
     return _only(parts, main, labels, ink)
 
 
@@ -229,10 +245,7 @@ def _score(blob, labels, grey):
 
 
 class Blob(object):
-    """A connected part of a mask.
-
-    place is a pair of slices, strength the mean of its ink.
-    """
+    """A connected part of a mask: place is its slices, strength its mean ink."""
 
     def __init__(self, number, area, strength, place, shape):
         self.number, self.area, self.strength = number, area, strength
@@ -280,16 +293,8 @@ def _label(mask, ink):
                     in enumerate(zip(largest, ndimage.find_objects(labels)), 1)]
 
 
-def _in(labels, numbers):
-    """Return where the labels are among the numbers, as `np.isin`, but faster."""
-    chosen = np.zeros(256, bool)
-    chosen[numbers] = True
-    return chosen[labels]
-
-
 def _parts(main, blobs):
-    """Return the numbers of the blobs that belong to the digit whose largest is main.
-    """
+    """Return the numbers of the blobs of a digit. Its largest blob is main."""
     return [blob.number for blob in blobs if blob is main or (
         main.gap(blob) < 0.15 * main.size and blob.area > 0.03 * main.area
         and blob.size < 1.2 * main.size and blob.sides_touched <= main.sides_touched
@@ -297,9 +302,10 @@ def _parts(main, blobs):
 
 
 def _only(parts, main, labels, ink):
-    """Return the ink of the blobs with the numbers in parts, and of their soft edges.
-    """
-    return ink * _grown(_in(labels, parts), max(1, main.size // 25))
+    """Return the ink of the blobs whose numbers are in parts, and their soft edges."""
+    chosen = np.zeros(256, bool)  # faster than np.isin
+    chosen[parts] = True
+    return ink * _grown(chosen[labels], max(1, main.size // 25))
 
 
 def _grown(mask, pixels):
@@ -333,26 +339,31 @@ def _fit(ink, shape):
             centre_by_mass(box / box.max(), shape).reshape(-1))
 
 
-def _to_colours(image):
-    """Return a picture's colours, float32 [height, width, 3], below 2000 a side."""
-    if image.mode[0] in 'IF':  # 16 bits and more, which convert('L') would clip
-        pixels = np.asarray(image, float)
-        if not np.isfinite(pixels).all():
-            raise ValueError('it has pixels that are not numbers')
-        pixels = pixels.clip(-1e9, 1e9)
-        pixels -= pixels.min()
-        pixels *= 255 / max(pixels.max(), 1e-9)
-        image = Image.fromarray(pixels.astype(np.float32))
-    elif 'A' in image.getbands() or 'transparency' in image.info:
-        image = image.convert('RGBA')
-    else:
-        image = image.convert('RGB')
-    image = image.reduce(max(1, max(image.size) // 1000))  # for speed
-    pixels = np.asarray(image, np.float32)
-    if image.mode == 'RGB':
+def _decode(image):
+    """Return the pixels of a `PIL.Image.Image`.
+
+    Those of 16 bits and more, which convert('RGB') would clip: [height, width]. Others:
+    uint8 [height, width, 3], or 4 with transparency, below 2000 a side.
+    """
+    if image.mode[0] in 'IF':
+        return np.asarray(image)
+    alpha = 'A' in image.getbands() or 'transparency' in image.info
+    return np.asarray(_reduce(image.convert('RGBA' if alpha else 'RGB')))
+
+
+def _reduce(image):
+    """Reduce a picture to less than 2000 pixels a side, for speed."""
+    return image.reduce(max(1, max(image.size) // 1000))
+
+
+def _to_colours(pixels, stretch=True):
+    """Return the colours of decoded pixels, float32 [height, width, 3], 0 to 255."""
+    if pixels.ndim == 2:
+        grey = _reduce(Image.fromarray(_to_8_bits(pixels, stretch)))
+        return np.repeat(np.asarray(grey)[..., None], 3, 2)
+    pixels = pixels.astype(np.float32)
+    if pixels.shape[2] == 3:
         return pixels
-    if image.mode == 'F':
-        return np.repeat(pixels[..., None], 3, 2)
     colours, alpha = pixels[..., :3], pixels[..., 3:] / 255
     if alpha.mean() > .5:
         paper = np.median(colours[alpha[..., 0] > .5], 0)
@@ -360,6 +371,26 @@ def _to_colours(image):
         paper = 255 * (np.average(colours @ BRIGHTNESS, weights=alpha[..., 0] + 1e-6)
                        < 128)
     return paper + (colours - paper) * alpha
+
+
+def _to_8_bits(pixels, stretch):
+    """Return pixels of 16 bits or more as float32 in [0, 255].
+
+    If stretch is true, the darkest becomes 0 and the brightest 255. If not, 0 stays 0,
+    and the docstring of `read_image` says which value becomes 255.
+    """
+    values = pixels.astype(float)
+    if not np.isfinite(values).all():
+        raise NoDigit('it has pixels that are not numbers')
+    if stretch:
+        values = values.clip(-1e9, 1e9)
+        values -= values.min()
+        white = max(values.max(), 1e-9)
+    elif pixels.dtype.kind == 'f' and values.max() <= 255:
+        white = 255 if values.max() > 1 else 1
+    else:
+        white = 65535
+    return (values * (255 / white)).clip(0, 255).astype(np.float32)
 
 
 def _edge(pixels):

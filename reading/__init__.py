@@ -1,0 +1,8 @@
+"""What predict.py needs to read a picture.
+
+These modules import `training`. Nothing in `training` imports them. From the bottom up:
+
+    images           turn a photograph into an MNIST digit
+    cells            compute the gates of a trained network, row by row
+    pictures         draw the digit that was found, the rows, the gates
+"""

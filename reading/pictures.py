@@ -1,0 +1,162 @@
+"""Draw how a network reads a digit."""
+import io
+
+import numpy as np
+
+from reading.cells import most_telling
+from training.errors import missing
+from training.plots import drawing, png
+
+try:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image  # a dependency of matplotlib
+except ImportError:
+    raise missing('matplotlib')
+
+
+@drawing()
+def draw_seen(picture, box, image, shape=(28, 28)):
+    """Draw a photograph, the box of its digit, and the digit that the network gets.
+
+    Args:
+        picture: uint8 [height, width, 3].
+        box: top, bottom, left and right in it, whose sides are 1.
+        image: float [pixels] in [0, 1].
+        shape: its rows and columns.
+
+    Returns:
+        A PNG file of 900 x 500 pixels.
+    """
+    figure = Figure(figsize=(9, 5), dpi=100, tight_layout=True)
+    left, right = figure.subplots(1, 2)
+    left.imshow(picture)
+    height, width, _ = picture.shape
+    y, bottom, x, end = np.multiply(box, [height, height, width, width])
+    left.plot([x, end, end, x, x], [y, y, bottom, bottom, y], color='tab:red')
+    left.set(title='the picture, and the digit in it', xticks=[], yticks=[])
+    _show_digit(right, image.reshape(shape))
+    right.set(title='what the network gets')
+    return png(figure)
+
+
+@drawing()
+def draw_rows(image, rows):
+    """Draw a digit and, beside each of its rows, the probabilities of the classes.
+
+    Args:
+        image: float [pixels] in [0, 1].
+        rows: float [rows, classes], the probabilities after each row.
+
+    Returns:
+        A PNG file of 900 x 600 pixels.
+    """
+    best = rows.argmax(1)
+    digit = best[-1]
+    # The first row after which the answer does not change.
+    decided = max((row + 1 for row in np.flatnonzero(best != digit)), default=0)
+    figure = Figure(figsize=(9, 6), dpi=100, tight_layout=True)
+    left, right = figure.subplots(1, 2, sharey=True,
+                                  gridspec_kw={'width_ratios': [28, 20]})
+    _show_digit(left, image.reshape(len(rows), -1))
+    left.set(ylabel='row', title='what is read')
+    shades = right.imshow(rows, cmap='Blues', vmin=0, vmax=1, aspect='auto')
+    right.set(xticks=_ticks(rows.shape[1]), title='what it is taken for so far')
+    figure.colorbar(shades, ax=right, label='probability')
+    for axes in (left, right):
+        axes.axhline(decided - 0.5, color='tab:red', linewidth=1)
+    figure.suptitle('%d with probability %.4f, the most likely from row %d on'
+                    % (digit, rows[-1, digit], decided))
+    return png(figure)
+
+
+@drawing()
+def animate_rows(image, rows):
+    """Animate what `draw_rows` draws; return a GIF file of 640 x 320 pixels.
+
+    A row is shown for 0.17 seconds, the last one for 2.
+    """
+    first, *others = _frames(image.reshape(len(rows), -1), rows)
+    gif = io.BytesIO()
+    first.save(gif, 'GIF', save_all=True, append_images=others, loop=0,
+               duration=[170] * len(others) + [2000], optimize=True)
+    return gif.getvalue()
+
+
+def _frames(image, rows):
+    """Yield a `PIL.Image` for each row, of an image [rows, columns]."""
+    figure = Figure(figsize=(6.4, 3.2), dpi=100, tight_layout=True)
+    canvas = FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, gridspec_kw={'width_ratios': [2, 3]})
+    shown = left.imshow(image, cmap='gray_r', vmin=0, vmax=1)
+    line = left.axhline(0, color='tab:red', linewidth=1)
+    left.set(xticks=[], yticks=[])
+    bars = right.bar(range(rows.shape[1]), rows[0])
+    right.set(xticks=_ticks(rows.shape[1]), ylim=(0, 1), ylabel='probability')
+    for row, probabilities in enumerate(rows):
+        # Rows that are not read yet are faint.
+        shown.set_data(image * np.where(np.arange(len(rows)) <= row, 1, 0.12)[:, None])
+        line.set_ydata([row + 0.5] * 2)
+        for bar, probability in zip(bars, probabilities):
+            bar.set_height(probability)
+            bar.set_color('tab:blue' if probability == probabilities.max()
+                          else 'lightgray')
+        left.set_title('rows 0 to %d' % row)
+        right.set_title('so far: %d' % probabilities.argmax())
+        canvas.draw()
+        yield Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(128)
+
+
+@drawing()
+def draw_cells(image, layers):
+    """Draw the gates and states of ten units of each layer (`most_telling`).
+
+    image is float [pixels] in [0, 1], layers a list of `cells.Layer`. Return a PNG
+    file, 1000 pixels wide and 100 + 300 per layer high.
+    """
+    figure = Figure(figsize=(10, 1 + 3 * len(layers)), dpi=100,
+                    constrained_layout=True)
+    grid = figure.subplots(len(layers), 7, sharey=True, squeeze=False)
+    for number, (layer, axes) in enumerate(zip(layers, grid), 1):
+        if number == 1:
+            _show_digit(axes[0], image.reshape(len(layer.c), -1))
+        else:
+            axes[0].imshow(layers[number - 2].h, cmap='RdBu', vmin=-1, vmax=1,
+                           aspect='auto')
+            axes[0].set(xlabel='all units')
+        axes[0].set_title('what is read' if number == 1
+                          else 'h of layer %d' % (number - 1), fontsize=9)
+        axes[0].set_ylabel('layer %d, row' % number)
+        _draw_layer(layer, axes[1:])
+    for column, below, label in ((1, slice(0, 4), 'the gates i, f and o'),
+                                 (2, slice(4, 7), 'j and h; c, to its \u00b1')):
+        figure.colorbar(grid[0, column].images[0],
+                        ax=grid[:, below].ravel().tolist(), label=label,
+                        orientation='horizontal', shrink=0.6, aspect=30)
+    return png(figure)
+
+
+def _draw_layer(layer, axes):
+    units = most_telling(layer, 10)
+    bound = np.abs(layer.c[:, units]).max()
+    titles = ('i: goes in', 'j: is new', 'f: stays', 'o: is shown',
+              'c: kept, \u00b1%.1f' % bound, 'h: is put out')
+    for place, name, title in zip(axes, 'ijfoch', titles):
+        high = bound if name == 'c' else 1
+        cmap, low = ('Blues', 0) if name in 'ifo' else ('RdBu', -high)
+        place.imshow(getattr(layer, name)[:, units], cmap=cmap, vmin=low, vmax=high,
+                     aspect='auto')
+        place.set_title(title, fontsize=9)
+        place.set_xticks(range(len(units)))
+        place.set_xticklabels(units, fontsize=7, rotation=90)
+    axes[0].set_xlabel('unit', fontsize=8)
+
+
+def _show_digit(axes, image):
+    axes.imshow(image, cmap='gray_r', aspect='auto')
+    axes.set(xticks=[], yticks=_ticks(len(image)))
+
+
+def _ticks(count):
+    """Return at most ten ticks for rows or classes."""
+    return range(0, count, -(-count // 10))

@@ -1,0 +1,99 @@
+import io
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from reading import cells, pictures
+
+
+def test_rows_show_image_and_probabilities(digits, drawn):
+    rows = np.full([28, 10], 0.05)
+    rows[np.arange(28), [1] * 9 + [7] * 4 + [1] + [7] * 14] = 0.55
+    pictures.draw_rows(digits.images[4], rows)
+    left, right, _ = drawn[0].axes
+    np.testing.assert_array_equal(left.images[0].get_array().reshape(784),
+                                  digits.images[4])
+    np.testing.assert_array_equal(right.images[0].get_array(), rows)
+    assert [axes.lines[0].get_ydata()[0] for axes in (left, right)] == [13.5] * 2
+    assert drawn[0]._suptitle.get_text() == (
+        '7 with probability 0.5500, the most likely from row 14 on')
+
+
+def test_animation_shows_row_after_row():
+    rows = np.full([28, 10], 0.05)
+    rows[np.arange(28), [1] * 14 + [7] * 14] = 0.55
+    animation = pictures.animate_rows(np.ones(784), rows)
+    assert len(animation) < 500000
+    with Image.open(io.BytesIO(animation)) as gif:
+        assert (gif.format, gif.size, gif.n_frames) == ('GIF', (640, 320), 28)
+        shown, seconds = [], 0
+        for frame in range(28):
+            gif.seek(frame)
+            seconds += gif.info['duration'] / 1000
+            pixels = np.asarray(gif.convert('RGB')).astype(int)
+            # Ink that was read is black; the highest bar is blue.
+            black = (pixels[:, 20:220].sum(2) < 60).sum()
+            blue = np.flatnonzero(((pixels[:, :, 2] - pixels[:, :, 0]) > 90).any(0))
+            shown.append((black, blue.mean()))
+    black, blue = np.array(shown).T
+    assert (np.diff(black) > 0).all() and seconds == pytest.approx(27 * 0.17 + 2)
+    assert np.ptp(blue[:14]) == np.ptp(blue[14:]) == 0
+    # From class 1 to class 7, of ten classes side by side.
+    assert 150 < blue[14] - blue[0] < 260
+
+
+def test_animation_keeps_the_greys():
+    animation = pictures.animate_rows(np.linspace(0, 1, 784), np.full([28, 10], 0.1))
+    with Image.open(io.BytesIO(animation)) as gif:
+        for frame in range(28):
+            gif.seek(frame)
+            digit = np.asarray(gif.convert('RGB')).astype(int)[:, :240]
+            # Only the line is red, and it is at most 3 pixels thick.
+            reddish = digit[..., 0] - digit[..., 2] > 25
+            assert reddish.any(1).sum() <= 3
+
+
+def test_cells_show_the_most_telling_units(drawn):
+    random = np.random.RandomState(0)
+    layers = [cells.Layer(*scale * random.uniform(-1, 1, [6, 28, 16]))
+              for scale in (1, 3)]
+    png = pictures.draw_cells(np.ones(784), layers)
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.format == 'PNG' and image.size == (1000, 700)
+    axes = drawn[0].axes
+    for layer, row in zip(layers, (axes[:7], axes[7:14])):
+        units = cells.most_telling(layer, 10)
+        np.testing.assert_array_equal(
+            row[0].images[0].get_array(),
+            np.ones([28, 28]) if layer is layers[0] else layers[0].h)
+        for name, place in zip('ijfoch', row[1:]):
+            shown, = place.images
+            np.testing.assert_array_equal(shown.get_array(),
+                                          getattr(layer, name)[:, units])
+            assert place.get_title().startswith(name + ': ')
+            assert [int(label.get_text())
+                    for label in place.get_xticklabels()] == units.tolist()
+            most = np.abs(layer.c[:, units]).max()
+            assert shown.get_clim() == {'c': (-most, most), 'j': (-1, 1),
+                                        'h': (-1, 1)}.get(name, (0, 1))
+        assert row[5].get_title() == 'c: kept, \u00b1%.1f' % most
+
+
+def test_settings_of_matplotlib_change_nothing():
+    random = np.random.RandomState(0)
+    image, rows = random.uniform(size=784), random.uniform(size=[28, 10])
+    photograph = random.randint(0, 256, [90, 60, 3]).astype(np.uint8)
+    layers = [cells.Layer(*random.uniform(-1, 1, [6, 28, 16]))]
+
+    def draw():
+        return (pictures.draw_seen(photograph, (0, 0.5, 0, 0.5), image),
+                pictures.draw_rows(image, rows), pictures.animate_rows(image, rows),
+                pictures.draw_cells(image, layers))
+
+    usual = draw()
+    with matplotlib.rc_context({'text.usetex': True, 'savefig.dpi': 300,
+                                'savefig.bbox': 'tight', 'axes.facecolor': 'red'}):
+        for one, other in zip(draw(), usual):
+            assert one == other
