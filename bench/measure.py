@@ -58,7 +58,7 @@ def whole_runs(names, size, rounds, steps=2000):
         with tempfile.TemporaryDirectory() as scratch:
             argv = command(name, size, 'accuracy')
             if name == 'tutorial':
-                argv[2:] = ['bench.tutorial', json.dumps(size)]
+                argv[2:] = ['bench.baseline', json.dumps(size)]
             elif name != 'torch':
                 argv[1:] = ['train_lstm_mnist.py', '--run_dir=%s/run' % scratch]
                 argv += (['--quick', '--data_dir=' + size['data_dir']]

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 import data
 import model
-from bench import ablation, tutorial
+from bench import ablation, baseline
 from training import device
 
 memory = contextlib.ExitStack()  # closed when the process ends
@@ -18,10 +18,10 @@ def read_data_sets(data_dir):
 
 
 def prepare(mnist, size):
-    """Build the network that `size` names; see `tutorial.prepare`."""
+    """Build the network that `size` names; see `baseline.prepare`."""
     network = size['network']
     if network == 'tutorial':
-        return tutorial.prepare(mnist, size)
+        return baseline.prepare(mnist, size)
     if network == 'cnn':
         return cnn(mnist, size)
     with ablation.without(ablation.VARIANTS.get(network, ())):

@@ -24,7 +24,7 @@ def read_data_sets(data_dir):
 
 
 def prepare(mnist, size):
-    """Build the network; see `tutorial.prepare`."""
+    """Build the network; see `baseline.prepare`."""
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     lstm = nn.LSTM(28, size['hidden_size'], size['layer_num'], batch_first=True,
                    dropout=0.5)

@@ -121,7 +121,7 @@ def test_the_commands_of_whole_runs(part, flags, steps, more, monkeypatch, capsy
     assert bench.__main__.main([part, '--rounds', '2', '--json', str(kept),
                                 '--data_dir', str(made_up_dir)]) == 0
     script = [argv for argv in begun if 'train_lstm_mnist.py' in argv]
-    tutorial = [argv for argv in begun if 'bench.tutorial' in argv]
+    tutorial = [argv for argv in begun if 'bench.baseline' in argv]
     assert len(tutorial) == len(begun) - len(script) == 2
     assert sorted(sorted(argv[3:]) for argv in script) == sorted(
         sorted(['--data_dir=%s' % made_up_dir, *some]) for some in 2 * flags)
@@ -136,9 +136,11 @@ def test_the_commands_of_whole_runs(part, flags, steps, more, monkeypatch, capsy
 
 
 def test_the_tutorials_transcript(made_up_dir):
-    done = module('bench.tutorial', json.dumps(dict(
+    done = module('bench.baseline', json.dumps(dict(
         SIZE, data_dir=str(made_up_dir), steps=200)))
     assert re.fullmatch(r'(Extracting .*\n){4}\(256, 784\)\n'
+                        r'training data shape  \(256, 784\)\n'
+                        r'training label shape  \(256, 10\)\n'
                         r'Iter3, step 200, training accuracy \S+\n'
                         r'test accuracy \S+\n', done.stdout)
 

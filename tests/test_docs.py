@@ -1,10 +1,15 @@
-"""The pages: links lead somewhere, and the Chinese pages say what the English say."""
+"""The pages: links lead somewhere, the Chinese pages say what the English say, and the
+flags are those of the script."""
+import argparse
 import glob
 import os
 import re
 
 import pytest
 from conftest import ROOT
+
+import train_lstm_mnist
+from training import flags
 
 PAGES = sorted(os.path.relpath(path, ROOT)
                for pattern in ('*.md', 'docs/*.md', 'tests/*/*.md')
@@ -58,3 +63,40 @@ def test_links_lead_somewhere(page):
             anchors = [re.sub(r'[^\w -]', '', title.lower()).replace(' ', '-')
                        for title in re.findall(r'^#+ (.*)', read(path), re.M)]
             assert heading in anchors
+
+
+def actions(monkeypatch):
+    """Return {flag: its `argparse.Action`} of train_lstm_mnist.py."""
+    class Built(Exception):
+        pass
+
+    def parse_args(parser, argv):
+        raise Built(parser)
+
+    monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', parse_args)
+    with pytest.raises(Built) as built:
+        train_lstm_mnist.parse_flags([])
+    parser, = built.value.args
+    return {action.option_strings[-1]: action for action in parser._actions
+            if action.dest != 'help'}
+
+
+def test_the_page_has_the_flags_and_their_defaults(monkeypatch):
+    rows = re.findall(r'^\| `(--\w+)` \| (.*?) ?\|', read('docs/running.md'), re.M)
+    expected = actions(monkeypatch)
+    assert sorted(flag for flag, _ in rows) == sorted(expected)
+    for flag, cell in rows:
+        default = expected[flag].default
+        # A flag whose default is None has words in the cell, or nothing.
+        if default is not None:
+            assert cell == ('' if default is False else str(default)), flag
+
+
+def test_the_page_has_the_flags_that_resume_may_change():
+    sentence, = re.findall(r'You can change (.*?)\. ', prose('docs/running.md'))
+    assert re.findall(r'`--(\w+)`', sentence) == [*flags.RESUME_FLAGS]
+
+
+def test_the_page_has_the_defaults_of_quick():
+    row, = re.findall(r'^\| `--quick` .*`(.*)` \|$', read('docs/running.md'), re.M)
+    assert row == ' '.join('--%s %s' % flag for flag in train_lstm_mnist.QUICK.items())

@@ -210,9 +210,18 @@ def test_the_program_of_the_page_makes_a_data_set(tmp_path):
             picture[20 * label:20 * label + 20] += 150
             Image.fromarray(picture).save(
                 str(tmp_path / 'pictures' / name / ('%d.png' % number)))
+    # Files that systems and people leave among pictures; no folder of them is a class.
+    (tmp_path / 'pictures' / 'an empty folder').mkdir()
+    (tmp_path / 'pictures' / 'cow' / 'a folder').mkdir()
+    for name in ('.DS_Store', 'readme.txt', 'bee/.DS_Store', 'bee/._1.png',
+                 'bee/Thumbs.db', 'bee/notes.txt'):
+        (tmp_path / 'pictures' / name).write_bytes(b'no picture')
     made = subprocess.run([sys.executable, '-c', code], cwd=str(tmp_path), check=True,
                           stdout=subprocess.PIPE, universal_newlines=True)
-    assert made.stdout == "{0: 'ant', 1: 'bee', 2: 'cow'}\n"
+    assert made.stdout == ('not a picture: pictures/bee/Thumbs.db\n'
+                           'not a picture: pictures/bee/notes.txt\n'
+                           'not a picture: pictures/cow/a folder\n'
+                           "{0: 'ant', 1: 'bee', 2: 'cow'}\n")
     done = call('train_lstm_mnist.py', '--data_dir', 'my_data', '--steps', 100, '--lr',
                 0.01, '--hidden_size', 16, '--seed', 1, '--run_dir', 'run', '--device',
                 'cpu', cwd=tmp_path)
