@@ -177,16 +177,18 @@ def test_bad_flag(args, status, why):
 
 
 MATMUL, ELEMENTWISE = {b'CellMatMul', b'CellConcat'}, {b'CellMul', b'CellAdd'}
-FAST = MATMUL | ELEMENTWISE
-# The gradients that are ours; and whether one gradient waits for another, whether the
-# number of threads is set, and whether malloc keeps memory.
+ROWS = {b'CellIdentity'}
+FAST = MATMUL | ROWS | ELEMENTWISE
+# The gradients that are ours; the products for the kernels' gradients; and whether one
+# gradient waits for another, whether the number of threads is set, and whether malloc
+# keeps memory.
 EXPECTED = {
     'everything': (FAST, 3, False, True, True),
     'without our gradients': (set(), 28, False, True, True),
-    'without the transposed kernels': (ELEMENTWISE, 28, False, True, True),
-    'without the element-wise gradients': (MATMUL, 3, False, True, True),
-    'with one row in a product': (FAST, 28, False, True, True),
-    'with GATE_OP': (FAST, 3, True, True, True),
+    'without the transposed kernels': (ROWS | ELEMENTWISE, 3, False, True, True),
+    'without the element-wise gradients': (MATMUL | ROWS, 3, False, True, True),
+    'with one row in a product': (FAST - ROWS, 28, False, True, True),
+    'with GATE_OP': (FAST, 28, True, True, True),
     "with TensorFlow's default threads": (FAST, 3, False, False, True),
     "with glibc's default malloc": (FAST, 3, False, True, False),
     'without any of these': (set(), 28, True, False, False),
@@ -212,12 +214,14 @@ def test_each_variant_lacks_its_part_and_learns_the_same(monkeypatch):
             train()
             weights[variant] = sess.run(tf.trainable_variables())
         ops = graph.get_operations()
+        step = tf.graph_util.extract_sub_graph(
+            graph.as_graph_def(), [graph.get_collection(tf.GraphKeys.TRAIN_OP)[0].name])
         found[variant] = (
             {op.get_attr('_gradient_op_type') for op in ops
              if '_gradient_op_type' in op.node_def.attr},
-            sum(op.type == 'MatMul' and op.get_attr('transpose_a')
-                and 'gradients/RNN' in op.name for op in ops),
-            any('_grad/tuple' in op.name for op in ops),
+            sum(node.op == 'MatMul' and node.attr['transpose_a'].b
+                and 'gradients/RNN' in node.name for node in step.node),
+            any('_grad/tuple' in node.name for node in step.node),
             config.inter_op_parallelism_threads > 0, keep_memory.called)
     assert found == EXPECTED
     for variant in EXPECTED:
