@@ -15,9 +15,7 @@ VARIANTS = {
     'with one row in a product': ROWS,
     'with GATE_OP': ('gate',),
     "with TensorFlow's default threads": ('threads',),
-    "with glibc's default malloc": ('malloc',),
-    'without any of these': MATMUL + ROWS + ELEMENTWISE + (
-        'gate', 'threads', 'malloc'),
+    'without any of these': MATMUL + ROWS + ELEMENTWISE + ('gate', 'threads'),
 }
 
 
@@ -36,7 +34,6 @@ def without(parts):
     patches = {
         'gate': (gradients, 'GATE', tf.train.Optimizer.GATE_OP),
         'threads': (device, 'share_cores', lambda *args: None),
-        'malloc': (device, 'keep_memory', contextlib.nullcontext),
     }
     with mock.patch.object(tf.Graph, 'gradient_override_map', override_some), \
             contextlib.ExitStack() as stack:

@@ -120,7 +120,6 @@ class Run(object):
         self._step = self._resumed_from = int(sess.run(tf.train.get_global_step()))
         for _ in range(self._step):  # skip the batches that the run has used
             mnist.train.next_batch(self._flags.batch_size)
-        self._exits.enter_context(device.keep_memory())
 
     def _check_data(self):
         """Return the sha256 of the data files, if they are those of the run."""
