@@ -4,19 +4,18 @@ from unittest import mock
 
 # Gradients of training/gradients.py.
 MATMUL = ('CellMatMul', 'CellConcat')
+ROWS = ('CellIdentity',)
 ELEMENTWISE = ('CellMul', 'CellAdd')
 # What each variant leaves out.
 VARIANTS = {
     'everything': (),
-    'without our gradients': MATMUL + ELEMENTWISE,
+    'without our gradients': MATMUL + ROWS + ELEMENTWISE,
     'without the transposed kernels': MATMUL,
     'without the element-wise gradients': ELEMENTWISE,
-    'with one row in a product': ('rows',),
+    'with one row in a product': ROWS,
     'with GATE_OP': ('gate',),
     "with TensorFlow's default threads": ('threads',),
-    "with glibc's default malloc": ('malloc',),
-    'without any of these': MATMUL + ELEMENTWISE + (
-        'rows', 'gate', 'threads', 'malloc'),
+    'without any of these': MATMUL + ROWS + ELEMENTWISE + ('gate', 'threads'),
 }
 
 
@@ -33,10 +32,8 @@ def without(parts):
                                 if name not in parts})
 
     patches = {
-        'rows': (gradients, 'ROWS', 1),
         'gate': (gradients, 'GATE', tf.train.Optimizer.GATE_OP),
         'threads': (device, 'share_cores', lambda *args: None),
-        'malloc': (device, 'keep_memory', contextlib.nullcontext),
     }
     with mock.patch.object(tf.Graph, 'gradient_override_map', override_some), \
             contextlib.ExitStack() as stack:

@@ -1,14 +1,10 @@
 """This project's network, the matrix products alone, and a CNN."""
-import contextlib
-
 import tensorflow as tf
 
 import data
 import model
 from bench import ablation, baseline
 from training import device
-
-memory = contextlib.ExitStack()  # closed when the process ends
 
 
 def read_data_sets(data_dir):
@@ -25,7 +21,6 @@ def prepare(mnist, size):
     if network == 'cnn':
         return cnn(mnist, size)
     with ablation.without(ablation.VARIANTS.get(network, ())):
-        memory.enter_context(device.keep_memory())
         if network == 'products':
             return products(size)
         return script(mnist, size, dynamic_rnn=network == 'dynamic')

@@ -1,12 +1,9 @@
-"""Choosing a device, explaining its errors, and the memory of malloc."""
+"""Choosing a device, and explaining its errors."""
 import os
-import subprocess
-import sys
 from unittest import mock
 
 import pytest
 import tensorflow as tf
-from conftest import ROOT
 
 from training import device
 
@@ -76,36 +73,3 @@ def test_errors_on_a_cpu_do_not_speak_of_a_gpu():
     # A run that is resumed keeps its sizes.
     assert str(device.explain(error, False, can_shrink=False)) == (
         'out of memory (OOM when allocating): stop other programs')
-
-
-def test_memory_is_kept_and_then_returned():
-    # In a new process, since a process that has run tests has memory to spare.
-    before, kept, after, faults = map(int, subprocess.run(
-        [sys.executable, '-c', """if True:
-            import os
-            import resource
-            import numpy as np
-            from training import device
-
-            def print_resident():
-                with open('/proc/self/statm') as f:
-                    print(int(f.read().split()[1]) * os.sysconf('SC_PAGE_SIZE'))
-
-            def allocate():
-                [np.ones(2 ** 24, np.uint8) for _ in range(8)]  # freed at once
-
-            print_resident()
-            with device.keep_memory():
-                allocate()
-                print_resident()
-            print_resident()
-            allocate()
-            already = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-            allocate()
-            print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - already)"""],
-        cwd=ROOT, stdout=subprocess.PIPE, check=True,
-        universal_newlines=True).stdout.split())
-    assert kept - before > 0.9 * 2 ** 27
-    assert after - before < 0.1 * 2 ** 24
-    # What runs later in the process, as in a notebook, gets no new pages each time.
-    assert faults < 100

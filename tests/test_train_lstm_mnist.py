@@ -1,5 +1,4 @@
 """The script as a whole: its transcript, its flags, its accuracy."""
-import contextlib
 import importlib.util
 import json
 import os
@@ -18,7 +17,7 @@ from conftest import QUICK, ROOT, SMALL, build, call, run, send, start, wait_for
 
 import data
 import train_lstm_mnist
-from training import device, metrics, mnist_files
+from training import metrics, mnist_files
 from training.errors import UserError
 from training.run_directory import checkpoint_steps
 
@@ -305,26 +304,6 @@ def test_a_run_without_a_gpu_says_so_twice_and_nothing_of_cuinit(tmp_path):
     where, run_dir, _, kept, note = done.stderr.splitlines()  # and the progress
     assert where.startswith('training on the CPU, since ')
     assert note == where.replace('training', 'note: this was trained')
-
-
-def test_a_run_keeps_its_memory_to_the_end(tmp_path, monkeypatch):
-    seen = []
-
-    @contextlib.contextmanager
-    def keep_memory():
-        seen.append('kept')
-        yield
-        seen.append('given back')
-
-    def evaluate(*args):
-        seen.append('validated')
-        return 0.5, 1.0
-
-    monkeypatch.setattr(device, 'keep_memory', keep_memory)
-    monkeypatch.setattr(metrics, 'evaluate', evaluate)
-    assert call(SCRIPT, '--dataset', 'digits', *SMALL, '--steps', 1, '--dynamic_rnn',
-                '--run_dir', tmp_path / 'run').returncode == 0
-    assert seen == ['kept', 'validated', 'given back']
 
 
 def closed_pipe():

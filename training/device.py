@@ -1,7 +1,6 @@
 """Choose the device that the graph runs on, and set up the session for it."""
 import collections
 import contextlib
-import ctypes
 import os
 import sys
 import tempfile
@@ -174,27 +173,3 @@ def explain(error, on_gpu, can_shrink=True):
     else:
         return None
     return UserError('%s (%s): %s' % (what, reason(error), advice))
-
-
-@contextlib.contextmanager
-def keep_memory():
-    """Make malloc reuse freed buffers. At the end, give them back to the system.
-
-    By default glibc returns and clears about 20 MB in each step, and some GB in the
-    test of 10,000 images. The numbers of the parameters, their defaults and limits
-    are glibc's (mallopt(3), malloc.c). Nothing happens with another C library.
-    """
-    libc = ctypes.CDLL(None) if os.name == 'posix' else None
-    if not hasattr(libc, 'mallopt'):
-        yield
-        return
-    M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-    libc.mallopt(M_MMAP_THRESHOLD, 2 ** 25)  # the highest allowed
-    libc.mallopt(M_TRIM_THRESHOLD, 2 ** 30)
-    libc.mallopt(M_TOP_PAD, 2 ** 26)
-    try:
-        yield
-    finally:
-        # Keep the limits. Once they are set, glibc does not adjust them any more, and
-        # with its default values, a later graph in this process would be slower.
-        libc.malloc_trim(0)

@@ -7,8 +7,8 @@ TensorFlow's own. Complex types are not supported.
 import tensorflow as tf
 from tensorflow.python.framework import ops
 
-# For the `gate_gradients` of `minimize`. With the default, GATE_OP, the gradient of
-# row t-1 waits for the kernel's gradient at row t.
+# For the `gate_gradients` of `minimize`. With the default, GATE_OP, the gradient of row
+# t-1 waits for the kernel's gradient at row t, and products are not joined.
 GATE = tf.train.Optimizer.GATE_GRAPH
 
 # Rows in one product for the kernel's gradient: the fastest of 4, 7, 10, 14 and 28 on
@@ -19,11 +19,11 @@ ROWS = 10
 def fast():
     """Return a context manager in which operations get the gradients below.
 
-    It does not work in a `tf.while_loop`, which `tf.nn.dynamic_rnn` builds.
+    Create the cells in it, too. In `tf.nn.dynamic_rnn`, it saves no time.
     """
     return tf.get_default_graph().gradient_override_map({
-        'MatMul': 'CellMatMul', 'ConcatV2': 'CellConcat', 'Mul': 'CellMul',
-        'Add': 'CellAdd'})
+        'MatMul': 'CellMatMul', 'Identity': 'CellIdentity', 'ConcatV2': 'CellConcat',
+        'Mul': 'CellMul', 'Add': 'CellAdd'})
 
 
 def _default(op, grad):
@@ -34,70 +34,67 @@ def _default(op, grad):
 def cell_matmul(op, grad):
     """Return the gradients of `tf.matmul(tf.concat([x, h], 1), kernel)`.
 
-    TensorFlow computes `tf.matmul(grad, kernel, transpose_b=True)`. On a CPU this
-    takes about three times as long as a matmul with a transposed copy of the kernel.
-    So make one copy per step. The kernel's gradient is a sum over the rows. Take `ROWS`
-    of them in one product.
+    TensorFlow computes `tf.matmul(grad, kernel, transpose_b=True)`. On a CPU this takes
+    three times as long as with a transposed copy of the kernel. So make one per step.
 
     op is a MatMul of [n, in + hidden] and the kernel [in + hidden, gates * hidden],
     grad float [n, gates * hidden]. `cell_concat` takes the first gradient apart.
     """
     inputs, kernel = op.inputs
     widths = _widths(inputs.op)
-    if None in widths or sum(widths) != kernel.shape[0] or op.get_attr('transpose_b'):
+    if (not kernel.shape.is_fully_defined() or kernel.shape[0].value != sum(widths)
+            or op.get_attr('transpose_a') or op.get_attr('transpose_b')
+            or kernel.op._get_control_flow_context()):  # in a tf.while_loop
         return _default(op, grad)
-    return (tf.concat([tf.matmul(grad, part)
-                       for part in _transposed(kernel, widths[0])], 1),
-            _kernel_gradient(op, grad))
+    parts = [tf.matmul(grad, part) for part in _transposed(kernel, widths[0])]
+    return tf.concat(parts, 1), tf.matmul(inputs, grad, transpose_a=True)
 
 
-def _kernel_gradient(op, grad):
-    """Return the kernel's gradient of the rows since the last product, None to wait.
+@tf.RegisterGradient('CellIdentity')
+def cell_identity(op, grad):
+    """Return the gradient of the Identity by which a cell reads its kernel.
 
-    TensorFlow comes from the last row to the first. It adds what the rows return.
+    TensorFlow calls this once, after all rows, with the sum of their gradients. Join
+    `ROWS` products of the sum into one: `a.T @ b + c.T @ d` is `[a; c].T @ [b; d]`.
+    The joined products do not run.
+
+    op is an Identity of any tensor; grad has its shape and dtype, or is IndexedSlices.
     """
-    inputs, kernel = op.inputs
-    graph = kernel.graph
-    # The scope tells one call of tf.gradients from another.
-    call = graph.get_name_scope()[:-len(op.name + '_grad')]
-    waiting = vars(graph).setdefault('waiting_rows', {}).setdefault((call, kernel), [])
-    waiting.append((inputs, grad))
-    if len(waiting) < ROWS and _comes_after_another_row(op):
-        return None
-    rows, grads = zip(*waiting)
-    del waiting[:]
-    return tf.matmul(tf.concat(rows, 0), tf.concat(grads, 0), transpose_a=True)
+    rest, products = [], []
+    for term in _terms(grad) if isinstance(grad, tf.Tensor) else []:
+        one = term.op
+        (products if one.type == 'MatMul' and one.get_attr('transpose_a')
+         and not one.get_attr('transpose_b') else rest).append(term)
+    if len(products) < 2:
+        return grad
+    for first in range(0, len(products), ROWS):
+        rows, grads = zip(*[one.op.inputs for one in products[first:first + ROWS]])
+        rows, grads = tf.concat(rows, 0), tf.concat(grads, 0)
+        rest.append(tf.matmul(rows, grads, transpose_a=True))
+    return tf.add_n(rest)
 
 
-def _comes_after_another_row(op):
-    """Return whether h of the MatMul of a row is that of a BasicLSTMCell's row before.
-
-    If so, a gradient that reaches this row reaches that one, too. A `tf.stop_gradient`
-    on the way is no part of the cell.
-    """
-    tensors = [op.inputs[0].op.inputs[1]]
-    for kind, inputs in (('Mul', slice(2)), ('Sigmoid', slice(1)),
-                         ('Split', slice(1, 2)), ('BiasAdd', slice(1))):
-        tensors = [tensor for one in tensors if one.op.type == kind
-                   for tensor in list(one.op.inputs)[inputs]]
-    return any(one.op.type == 'MatMul' and one.op.inputs[1] is op.inputs[1]
-               for one in tensors)
+def _terms(tensor):
+    """Return the terms of an AddN and of the AddNs in it, or [tensor]."""
+    parts = tensor.op.inputs if tensor.op.type == 'AddN' else []
+    return [term for part in parts for term in _terms(part)] or [tensor]
 
 
 def _widths(op):
-    """Return the widths of the matrices that a ConcatV2 joins, [] for another op."""
-    if op.type != 'ConcatV2':
-        return []
-    *parts, _ = op.inputs
-    return [part.shape[1].value for part in parts if part.shape.ndims == 2]
+    """Return the widths of the matrices that a ConcatV2 joins, [] if one is unknown."""
+    parts = op.inputs[:-1] if op.type == 'ConcatV2' else []
+    widths = [part.shape[1].value for part in parts if part.shape.ndims == 2]
+    return [] if None in widths else widths
 
 
 def _transposed(kernel, width):
-    """Return the kernels of x and h, both transposed; they are made once per graph."""
-    made = vars(kernel.graph).setdefault('transposed_kernels', {})
-    if kernel not in made:
-        made[kernel] = [_transpose(kernel[:width]), _transpose(kernel[width:])]
-    return made[kernel]
+    """Return the kernels of x and h, both transposed; make them once per graph."""
+    # TensorFlow does not export a collection with a tuple as its key.
+    made = kernel.graph.get_collection_ref(('transposed', kernel.name, width))
+    if not made:
+        with tf.control_dependencies(None):  # later calls of tf.gradients use them too
+            made += [_transpose(kernel[:width]), _transpose(kernel[width:])]
+    return made
 
 
 def _transpose(part):
@@ -120,8 +117,7 @@ def cell_concat(op, grad):
     """
     if not _widths(op) or _widths(grad.op) != _widths(op):
         return _default(op, grad)
-    *parts, _ = grad.op.inputs
-    return [*parts, None]
+    return [*grad.op.inputs[:-1], None]
 
 
 @tf.RegisterGradient('CellMul')
