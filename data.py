@@ -50,22 +50,23 @@ def read_data_sets(data_dir, one_hot=True, dataset='mnist', mirrors=MIRRORS,
     return source.read(one_hot, seed)
 
 
-def shifted(images, pixels, shape, seed):
-    """Return images, each shifted by up to so many pixels in both directions.
+def shifted(batch, pixels, shape, seed):
+    """Return a batch with each image shifted at random, both down and to the right.
 
     Args:
-        images: [n, rows * columns]; pixels that come in are 0.
-        pixels: int, 0 or more.
+        batch: (images, labels), images [n, rows * columns]. Pixels that come in are 0.
+        pixels: int, 0 or more, the largest shift in each direction.
         shape: (rows, columns).
         seed: what `numpy.random.RandomState` takes; it draws the shifts.
     """
     import numpy as np
-    (rows, columns), n = shape, len(images)
+    (images, labels), (rows, columns), n = batch, shape, len(batch[0])
     down, right = np.random.RandomState(seed).randint(2 * pixels + 1, size=(2, n, 1, 1))
     padded = np.pad(images.reshape(n, rows, columns),
                     [(0, 0), (pixels, pixels), (pixels, pixels)], 'constant')
-    return padded[np.arange(n)[:, None, None], down + np.arange(rows)[:, None],
-                  right + np.arange(columns)].reshape(n, -1)
+    images = padded[np.arange(n)[:, None, None], down + np.arange(rows)[:, None],
+                    right + np.arange(columns)]
+    return images.reshape(n, -1), labels
 
 
 @reports_errors

@@ -76,23 +76,20 @@ def train(flags, run):
         print(mnist.train.images.shape)
 
         # The tutorial's steps 1 and 2, and the loss of step 3, are in model.py.
-        shape = mnist.source.shape
-        sizes = model.Sizes(*shape, mnist.source.class_num)
+        network = (flags.hidden_size, flags.layer_num, flags.dynamic_rnn,
+                   model.Sizes(*mnist.source.shape, mnist.source.class_num))
         m = model.build(model.learning_rate(flags.lr, flags.lr_schedule, flags.steps),
-                        flags.hidden_size, flags.layer_num, flags.dynamic_rnn, sizes,
-                        run.workers.distribute)
+                        *network, run.workers.distribute)
 
         # Step 3: train and test.
         sess.run(tf.global_variables_initializer())
         # Make the run directory, or restore the run that --resume names.
-        run.begin(sess, m, mnist, lambda: model.build_export(
-            flags.hidden_size, flags.layer_num, flags.dynamic_rnn, sizes))
+        run.begin(sess, m, mnist, lambda: model.build_export(*network))
         for step in run.steps():  # from 1, or from where the run was stopped
             batch = mnist.train.next_batch(flags.batch_size)
             if flags.shift:
-                images, labels = batch
-                batch = data.shifted(images, flags.shift, shape,
-                                     [flags.seed, step]), labels
+                batch = data.shifted(batch, flags.shift, mnist.source.shape,
+                                     [flags.seed, step])
             # Take the part of this worker; one that trains alone takes all.
             images, labels = run.workers.shard(batch)
             loss, _ = sess.run([m.cross_entropy, m.train_op], feed_dict={

@@ -32,8 +32,8 @@ def test_another_data_set_is_read_as_it_is(made_up_dir, capsys):
     made_up = data.read_data_sets(str(made_up_dir))
     for part, n in zip(made_up, (4818, 438, 64)):
         assert part.images.shape == (n, 784) and part.labels.shape == (n, 10)
-    assert ('is not MNIST: 5256 images to train with, of which 438 are set aside for '
-            'validation, and 64 to test with, of 28 x 28 pixels, in 10 classes'
+    assert ('is not MNIST: 4818 images to train with, 438 for validation and 64 to '
+            'test with, of 28 x 28 pixels, in 10 classes'
             in capsys.readouterr().err)
     assert made_up.source.name == str(made_up_dir)
     assert (made_up.source.shape, made_up.source.class_num) == ((28, 28), 10)
@@ -89,7 +89,9 @@ def test_seed_decides_the_order(made_up_dir):
 def test_shifted_images():
     images = np.zeros([500, 9, 7], np.float32)
     images[:, 4, 3], images[:, 8, 0] = 1, 2
-    found = data.shifted(images.reshape(500, 63), 2, (9, 7), [3, 5])
+    batch = images.reshape(500, 63), np.arange(500)
+    found, labels = data.shifted(batch, 2, (9, 7), [3, 5])
+    assert labels.tolist() == list(range(500))
     assert found.shape == (500, 63) and found.dtype == np.float32
     n, rows, columns = np.nonzero(found.reshape(500, 9, 7) == 1)
     assert n.tolist() == list(range(500))
@@ -101,8 +103,8 @@ def test_shifted_images():
         there = down <= 0 and right >= 0
         assert image.sum() == (3 if there else 1)
         assert not there or image[8 + down, right] == 2
-    again = [data.shifted(images.reshape(500, 63), 2, (9, 7), seed)
+    again = [data.shifted(batch, 2, (9, 7), seed)[0]
              for seed in ([3, 5], [3, 6], [4, 5])]
     assert [(found == other).all() for other in again] == [True, False, False]
     np.testing.assert_array_equal(
-        data.shifted(images.reshape(500, 63), 0, (9, 7), 1), images.reshape(500, 63))
+        data.shifted(batch, 0, (9, 7), 1)[0], images.reshape(500, 63))

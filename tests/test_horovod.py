@@ -19,7 +19,7 @@ from training import mnist_files
 from training.errors import UserError
 from training.loop import Run
 from training.run_directory import checkpoint_steps
-from training.workers import Workers, join
+from training.workers import Workers, join, launched
 
 SCRIPT = os.path.join(ROOT, 'train_lstm_mnist.py')
 # Without dropout, and a batch for two, three or four workers.
@@ -234,6 +234,12 @@ def test_mpirun_without_the_flag(variable, monkeypatch, tmp_path):
     assert done.stderr.splitlines()[-1] == (
         'train_lstm_mnist.py: error: 3 workers were begun: add --horovod, or each '
         'of them trains a network of its own')
+
+
+@pytest.mark.parametrize('value', ['', 'many', '-1', '1'])
+def test_a_variable_of_mpi_that_counts_no_workers(value, monkeypatch):
+    monkeypatch.setenv('PMI_SIZE', value)
+    assert launched() == 1
 
 
 @needs_horovod

@@ -226,8 +226,8 @@ def test_the_program_of_the_page_makes_a_data_set(tmp_path):
                 0.01, '--hidden_size', 16, '--seed', 1, '--run_dir', 'run', '--device',
                 'cpu', cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.endswith('\ntest accuracy 1\n')
-    assert ('my_data is not MNIST: 155 images to train with and 25 to test with, of '
-            '32 x 48 pixels, in 3 classes\n') in done.stderr
+    assert ('my_data is not MNIST: 143 images to train with, 12 for validation and 25 '
+            'to test with, of 32 x 48 pixels, in 3 classes\n') in done.stderr
     done = call('predict.py', 'run', 'pictures/cow/7.png', '--as_is', cwd=tmp_path)
     assert done.stdout.startswith('pictures/cow/7.png: 2, probability ')
 

@@ -239,6 +239,23 @@ def test_a_fetched_file_can_be_read_by_other_users(published, serve, tmp_path):
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o644
 
 
+def test_a_file_system_that_refuses_chmod(published, serve, tmp_path, monkeypatch):
+    """As FUSE's may do."""
+    asked = []
+
+    def answer(handler, name):
+        asked.append(name)
+        send(handler, published[name])
+
+    def refuse(path, mode, **kwargs):
+        raise PermissionError(1, 'Operation not permitted', path)
+
+    monkeypatch.setattr(os, 'chmod', refuse)
+    mnist_files.open_files(str(tmp_path), [serve(answer)])
+    assert {f.name: f.read_bytes() for f in tmp_path.iterdir()} == published
+    assert asked == list(mnist_files.FILES)
+
+
 def test_without_pooch_the_error_says_what_to_install(tmp_path, monkeypatch):
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: (

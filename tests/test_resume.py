@@ -114,7 +114,9 @@ def test_a_run_whose_folder_vanishes_says_so(tmp_path):
     assert checkpoint_steps(str(tmp_path / 'gone'))[0] >= 40
 
 
-def test_a_second_signal_kills(tmp_path):
+def test_a_second_signal_kills():
+    # It is ignored if the tests run in the background of a script.
+    before_the_test = signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.ExitStack() as exits:
         hook = StopHook(None, None, 1, exits)
         before = [signal.getsignal(number) for number in SIGNALS]
@@ -124,6 +126,7 @@ def test_a_second_signal_kills(tmp_path):
             os.kill(os.getpid(), number)
             assert signal.getsignal(number) == then
     assert [signal.getsignal(number) for number in SIGNALS] == before
+    signal.signal(signal.SIGINT, before_the_test)
 
 
 @pytest.mark.long

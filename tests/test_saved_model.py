@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,8 @@ import tensorflow as tf
 from conftest import build, call
 
 import data
+from training import saved_model
+from training.errors import UserError
 from training.metrics import read_scalars
 
 SCRIPT = 'train_lstm_mnist.py'
@@ -113,3 +117,64 @@ def test_an_export_that_fails_leaves_the_old_one(whole_run, tmp_path, monkeypatc
         'go on with --resume run'])
     assert (run_dir / 'saved_model' / 'saved_model.pb').read_bytes() == before
     assert not list(run_dir.glob('saving-*'))
+
+
+def test_what_the_user_keeps_in_it_stays(whole_run, tmp_path):
+    shutil.copytree(str(whole_run), str(tmp_path / 'run'))
+    place = tmp_path / 'run' / 'saved_model'
+    (place / 'notes.txt').write_text('mine')
+    (place / 'assets.extra').mkdir()
+    (place / 'assets.extra' / 'warmup').write_text('mine, too')
+    (place / 'variables' / 'copy').write_text('and this')
+    before = (place / 'variables' / 'variables.data-00000-of-00001').read_bytes()
+    assert call(SCRIPT, '--resume', 'run', '--steps', 121, cwd=tmp_path).returncode == 0
+    assert (place / 'variables' / 'variables.data-00000-of-00001'
+            ).read_bytes() != before
+    for name in ('notes.txt', 'assets.extra/warmup', 'variables/copy'):
+        assert (place / name).exists()
+    assert saved_model.Network(str(tmp_path / 'run')).shape == (28, 28)
+
+
+@pytest.mark.parametrize('error', [errno.EACCES, errno.EXDEV, errno.EPERM])
+def test_a_file_system_that_renames_no_folders(error, whole_run, tmp_path, monkeypatch):
+    """As SMB's may be."""
+    def refusing(rename):
+        def files_only(source, target, **kwargs):
+            if os.path.isdir(source):
+                raise OSError(error, os.strerror(error), source)
+            return rename(source, target, **kwargs)
+        return files_only
+
+    shutil.copytree(str(whole_run), str(tmp_path / 'run'))
+    for name in ('rename', 'replace'):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    done = call(SCRIPT, '--resume', 'run', '--steps', 121, cwd=tmp_path)
+    assert (done.returncode, done.error_lines) == (0, [])
+    assert saved_model.Network(str(tmp_path / 'run')).shape == (28, 28)
+    assert [name for name in os.listdir(str(tmp_path / 'run')) if 'train_lstm' in name
+            ] == []
+
+
+def test_an_export_that_fails_midway_does_not_load(whole_run, tmp_path, monkeypatch):
+    shutil.copytree(str(whole_run), str(tmp_path / 'run'))
+    shutil.rmtree(str(tmp_path / 'run' / 'saved_model'))
+    replaced = []
+
+    def interrupted(source, target, replace=os.replace):
+        if 'saved_model' in target:
+            replaced.append(os.path.basename(target))
+        if replaced[1:]:
+            raise OSError(5, 'Input/output error')
+        replace(source, target)
+
+    monkeypatch.setattr(os, 'replace', interrupted)
+    done = call(SCRIPT, '--resume', 'run', cwd=tmp_path)
+    assert (done.returncode, done.error_lines) == (1, [
+        'error: cannot write run/saved_model (Input/output error): fix that and go on '
+        'with --resume run'])
+    monkeypatch.undo()
+    with pytest.raises(UserError, match='is damaged'):
+        saved_model.Network(str(tmp_path / 'run'))
+    (tmp_path / 'run' / 'result.json').unlink()  # that of the copied run
+    assert call(SCRIPT, '--resume', 'run', cwd=tmp_path).returncode == 0
+    assert saved_model.Network(str(tmp_path / 'run')).shape == (28, 28)

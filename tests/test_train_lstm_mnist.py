@@ -3,6 +3,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 import tensorflow as tf
 import torture
 from conftest import QUICK, ROOT, SMALL, build, call, run, send, start, wait_for
+from PIL import Image
 
 import data
 import train_lstm_mnist
@@ -116,7 +118,7 @@ def test_another_data_set_is_not_called_mnist(made_up_dir, tmp_path):
     done = call(SCRIPT, '--data_dir', 'made_up', '--steps', 1, *SMALL, '--dynamic_rnn',
                '--run_dir', 'run', cwd=tmp_path)
     assert done.stdout.splitlines()[:5] == extracting('made_up') + [
-        '(256, 784)']
+        '(4818, 784)']
     result = json.loads((tmp_path / 'run' / 'result.json').read_text())
     assert result['dataset'] == str(made_up_dir)
     # Where its data is, is known from anywhere.
@@ -124,6 +126,30 @@ def test_another_data_set_is_not_called_mnist(made_up_dir, tmp_path):
     done = call(SCRIPT, '--resume', '../run', '--steps', 2,
                 cwd=tmp_path / 'elsewhere')
     assert done.stdout.splitlines()[:4] == extracting(made_up_dir)
+
+
+def test_a_data_folder_that_moves_during_the_run_costs_nothing(
+        made_up_dir, tmp_path, monkeypatch):
+    def read_and_lose(*args, read=data.read_data_sets, **kwargs):
+        mnist = read(*args, **kwargs)
+        shutil.rmtree(str(made_up_dir))
+        return mnist
+
+    monkeypatch.setattr(data, 'read_data_sets', read_and_lose)
+    done = call(SCRIPT, '--data_dir', made_up_dir, '--steps', 1, *SMALL,
+                '--dynamic_rnn', '--run_dir', 'run', cwd=tmp_path)
+    assert (done.returncode, done.error_lines) == (0, [])
+    result = json.loads((tmp_path / 'run' / 'result.json').read_text())
+    assert result['dataset'] == str(made_up_dir)
+
+
+@pytest.mark.parametrize('name', ['lr$x^$', '\u5b9e\u9a8c', 'a_b^c$', 'a$b$c'])
+def test_a_name_that_matplotlib_may_not_like(name, tmp_path):
+    done = call(SCRIPT, *QUICK, '--steps', 1, '--run_dir', name, cwd=tmp_path)
+    assert (done.returncode, done.error_lines) == (0, [])
+    assert 'arning' not in done.stderr and 'Glyph' not in done.stderr
+    with Image.open(str(tmp_path / name / 'curves.png')) as picture:
+        assert picture.size == (800, 600)
 
 
 def test_defaults_are_the_tutorials():

@@ -141,10 +141,10 @@ def open_files(data_dir, mirrors=MIRRORS, num_validation=None):
         raise UserError('%s has only the label 0, so there is nothing to learn: put in '
                         'the labels of the images' % files[1].path)
     if others:
-        print('note: %s is not MNIST: %d images to train with, of which %d are set '
-              'aside for validation, and %d to test with, of %d x %d pixels, in %d '
-              'classes' % (data_dir, len(images), num_validation, len(test[0]),
-                           *source.shape, source.class_num), file=sys.stderr)
+        print('note: %s is not MNIST: %d images to train with, %d for validation and '
+              '%d to test with, of %d x %d pixels, in %d classes' % (
+                  data_dir, len(images) - num_validation, num_validation, len(test[0]),
+                  *source.shape, source.class_num), file=sys.stderr)
     return source
 
 

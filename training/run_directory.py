@@ -127,7 +127,7 @@ def _make_new():
 
 
 def temporary_name(folder):
-    """Return a new path in a folder; `RunDirectory.lock` deletes what is left there."""
+    """Return a new path in a folder. `RunDirectory.lock` deletes old ones."""
     return os.path.join(folder, TEMPORARY_PREFIX + uuid.uuid4().hex)
 
 
