@@ -9,16 +9,16 @@ import stat
 import numpy as np
 
 from training.digits import centre_by_mass
-from training.errors import UserError, missing
+from training.errors import UserError, not_installed
 
 try:
     from PIL import Image, ImageOps
 except ImportError:
-    raise missing('Pillow')
+    raise not_installed('Pillow')
 try:
     from scipy import ndimage
 except ImportError:
-    raise missing('scipy')
+    raise not_installed('scipy')
 
 MAX_SIDE = 10000  # pixels; more than a phone's largest photographs have
 EDGE = 0.01  # factor of the score for each side of the picture that a blob touches

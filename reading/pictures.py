@@ -4,7 +4,7 @@ import io
 import numpy as np
 
 from reading.cells import most_telling
-from training.errors import missing
+from training.errors import not_installed
 from training.plots import drawing, png
 
 try:
@@ -12,7 +12,7 @@ try:
     from matplotlib.figure import Figure
     from PIL import Image  # a dependency of matplotlib
 except ImportError:
-    raise missing('matplotlib')
+    raise not_installed('matplotlib')
 
 
 @drawing()

@@ -473,8 +473,8 @@ case('--resume: config.json of no run', RESUME, do(
     NOT_OURS)
 case('--resume: config.json of a newer version', RESUME, do(
     change, 'run/config.json', lambda body: body.replace(b'"lr"', b'"tomorrow"')),
-    'error: run/config.json has tomorrow, which this version does not know: go on '
-    'with the newer version that began it')
+    'error: run/config.json has --tomorrow, which this version does not have: go on '
+    'with the version that began the run, or begin a new one without --resume')
 case('--resume: config.json with a bad lr', RESUME, config(lr=(b'0.001', b'-1')),
      DAMAGED_CONFIG % "argument --lr: must be a number above 0, not '-1'")
 case('--resume: config.json with no lr', RESUME, config(lr=(b'0.001', b'null')),

@@ -145,7 +145,7 @@ def test_a_picture_that_fails_costs_no_result(fault, whole_run, tmp_path, monkey
     assert (done.returncode, done.error_lines) == (0, [])
     warning, = [line for line in done.stderr.splitlines()
                 if line.startswith('warning: ')]
-    assert warning.startswith('warning: curves.png is missing')
+    assert warning.startswith('warning: curves.png was not drawn (')
     assert json.loads((run_dir / 'result.json').read_text())['steps'] == 121
     assert saved_model.Network(str(run_dir)).shape == (28, 28)
 

@@ -215,5 +215,5 @@ def test_a_run_with_averaged_weights_of_an_older_version(whole_run, tmp_path):
     path.write_text(json.dumps(config))
     done = call(SCRIPT, '--resume', 'run', '--steps', 130, cwd=tmp_path)
     assert (done.returncode, done.error_lines) == (1, [
-        'error: run/config.json has --ema_decay, which this version no longer has: go '
+        'error: run/config.json has --ema_decay, which this version does not have: go '
         'on with the version that began the run, or begin a new one without --resume'])

@@ -116,10 +116,10 @@ def require(*names):
     """Raise a `UserError` if a package is missing, without importing it."""
     for name in names:
         if importlib.util.find_spec(name) is None:
-            raise missing(name)
+            raise not_installed(name)
 
 
-def missing(name):
+def not_installed(name):
     """Return the `UserError` for a package that is missing."""
     return UserError('%s is missing: pip install %s' % (name, pinned(name)))
 

@@ -176,15 +176,13 @@ def _read_config(parser, run_dir):
     if not isinstance(config, dict) or 'data_sha256' not in config or not isinstance(
             config.setdefault('num_validation', OLD_NUM_VALIDATION), int):
         raise _damaged(run_dir, 'it does not hold what this script writes there')
-    if config.pop('ema_decay', 0):
-        raise UserError('%s has --ema_decay, which this version no longer has: go on '
-                        'with the version that began the run, or begin a new one '
-                        'without --resume' % path)
-    unknown = set(config) - {*vars(parser.parse_args([]))} | set(config) & NOT_KEPT
+    known = {*vars(parser.parse_args([]))} - NOT_KEPT
+    # A flag of another version that was off, such as "ema_decay": 0, does not matter.
+    unknown = [name for name in sorted(set(config) - known) if config.pop(name)]
     if unknown:
-        raise UserError('%s has %s, which this version does not know: go on with the '
-                        'newer version that began it'
-                        % (path, ', '.join(sorted(unknown))))
+        raise UserError('%s has --%s, which this version does not have: go on with the '
+                        'version that began the run, or begin a new one without '
+                        '--resume' % (path, ', --'.join(unknown)))
     return config
 
 

@@ -112,7 +112,7 @@ def draw_curves(directory):
             read_scalars(directory.path),
             os.path.basename(os.path.abspath(directory.path))))
     except Exception as error:  # the results are there, whatever fails here
-        print('warning: curves.png is missing, the results are complete: %s'
+        print('warning: curves.png was not drawn (%s); the results are complete'
               % (error if isinstance(error, UserError) else reason(error)),
               file=sys.stderr)
 

@@ -3,7 +3,7 @@ import contextlib
 import io
 import warnings
 
-from training.errors import missing
+from training.errors import not_installed
 
 try:
     import matplotlib
@@ -11,7 +11,7 @@ try:
     from matplotlib.font_manager import fontManager
     from matplotlib.ticker import LogLocator, NullLocator
 except ImportError:
-    raise missing('matplotlib')
+    raise not_installed('matplotlib')
 
 CHINESE_FONTS = ('Noto Sans CJK SC', 'Source Han Sans SC', 'WenQuanYi Zen Hei',
                  'WenQuanYi Micro Hei', 'Microsoft YaHei', 'SimHei', 'Noto Sans CJK JP')
