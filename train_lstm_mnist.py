@@ -74,24 +74,20 @@ def train(flags, run):
                                     mirrors=run.mirrors, seed=flags.seed,
                                     num_validation=flags.num_validation)
         print(mnist.train.images.shape)
-
         # The tutorial's steps 1 and 2, and the loss of step 3, are in model.py.
         network = (flags.hidden_size, flags.layer_num, flags.dynamic_rnn,
                    model.Sizes(*mnist.source.shape, mnist.source.class_num))
         m = model.build(model.learning_rate(flags.lr, flags.lr_schedule, flags.steps),
                         *network, run.workers.distribute)
-
-        # Step 3: train and test.
+        # Step 3: train and test. `begin` restores the run that --resume names.
         sess.run(tf.global_variables_initializer())
-        # Make the run directory, or restore the run that --resume names.
         run.begin(sess, m, mnist, lambda: model.build_export(*network))
         for step in run.steps():  # from 1, or from where the run was stopped
             batch = mnist.train.next_batch(flags.batch_size)
             if flags.shift:
                 batch = data.shifted(batch, flags.shift, mnist.source.shape,
                                      [flags.seed, step])
-            # Take the part of this worker; one that trains alone takes all.
-            images, labels = run.workers.shard(batch)
+            images, labels = run.workers.shard(batch)  # all, if it trains alone
             loss, _ = sess.run([m.cross_entropy, m.train_op], feed_dict={
                 m._X: images, m.y: labels, m.keep_prob: flags.keep_prob,
                 m.batch_size: len(images)})
@@ -101,14 +97,11 @@ def train(flags, run):
                     m.batch_size: flags.batch_size})
                 print('Iter%d, step %d, training accuracy %g' % (
                     mnist.train.epochs_completed, step, train_accuracy))
-                # Show it in TensorBoard and curves.png.
-                run.log(step, 'accuracy/training', train_accuracy)
-            # Show the progress, save every --save_every steps, stop after Ctrl-C.
-            run.after_step(step, loss)
+                run.log(step, 'accuracy/training', train_accuracy)  # for TensorBoard
+            run.after_step(step, loss)  # show the progress, save, stop after Ctrl-C
         test_accuracy = test(sess, m, mnist, flags.batch_size)
         print('test accuracy %g' % test_accuracy)
-        # Export the network, write result.json, draw curves.png.
-        run.end(test_accuracy)
+        run.end(test_accuracy)  # export, result.json, curves.png
 
 
 def test(sess, m, mnist, batch_size):
