@@ -184,3 +184,12 @@ def test_show_draws_the_picture_and_what_the_network_gets(
     ['a.png', '--show', 'a.png'], ['a.png', '--show', 'a.jpg']])
 def test_show_needs_one_file_and_another_name(flags, digits_run, tmp_path):
     assert call(SCRIPT, digits_run, *flags, cwd=tmp_path).returncode == 2
+
+
+def test_a_matplotlib_that_does_not_start_is_an_error(digits_run, tmp_path):
+    done = run(SCRIPT, digits_run, '--test', 1, '--rows', 'rows.png', cwd=tmp_path,
+               MPLBACKEND='nonsense')
+    assert done.returncode == 1 and done.stdout.startswith('test image 1: ')
+    line, = done.error_lines
+    assert line.startswith("error: matplotlib does not start (Key backend: 'nonsense'")
+    assert line.endswith('check MPLBACKEND and matplotlibrc')

@@ -3,7 +3,7 @@ import contextlib
 import io
 import warnings
 
-from training.errors import not_installed
+from training.errors import UserError, not_installed, reason
 
 try:
     import matplotlib
@@ -12,6 +12,9 @@ try:
     from matplotlib.ticker import LogLocator, NullLocator
 except ImportError:
     raise not_installed('matplotlib')
+except ValueError as error:
+    raise UserError('matplotlib does not start (%s): check MPLBACKEND and matplotlibrc'
+                    % reason(error))
 
 CHINESE_FONTS = ('Noto Sans CJK SC', 'Source Han Sans SC', 'WenQuanYi Zen Hei',
                  'WenQuanYi Micro Hei', 'Microsoft YaHei', 'SimHei', 'Noto Sans CJK JP')
