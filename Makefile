@@ -20,40 +20,62 @@
 # All but lock make .venv first. They use the Python 3.7 that PYTHON=... names, or find
 # one, or fetch one into .python.
 
-DATA_DIR = MNIST_data
-MIRROR =
-export DATA_DIR MIRROR
-# Packages go into .venv and come from there, whatever the user's settings are.
+DATA_DIR ?= MNIST_data
+names_data := $(filter-out file,$(origin DATA_DIR))
+
+# The environment: docs/trouble.md has a table of what is removed here, and what not.
+# A $ in what the user sets is not make's.
+$(foreach name,DATA_DIR MIRROR FLAGS PYTHON MNIST_DATA_DIR, \
+    $(if $(value $(name)),$(eval override $(name) := $$(value $(name)))))
+export DATA_DIR MIRROR FLAGS PYTHON MNIST_DATA_DIR
+# Packages come from the locks and go into .venv, whatever the user's settings are. These
+# say only where to fetch from, and how.
+fetching = PIP_CACHE_DIR PIP_CERT PIP_CLIENT_CERT PIP_CONFIG_FILE PIP_DEFAULT_TIMEOUT \
+    PIP_EXTRA_INDEX_URL PIP_FIND_LINKS PIP_INDEX_URL PIP_NO_CACHE_DIR PIP_NO_INDEX \
+    PIP_PROXY PIP_RETRIES PIP_TIMEOUT PIP_TRUSTED_HOST UV_HTTP_TIMEOUT \
+    UV_INSECURE_HOST UV_NATIVE_TLS UV_PYTHON_INSTALL_MIRROR
+unexport $(filter-out $(fetching),$(filter PIP_% UV_% PYTEST_%,$(.VARIABLES)))
+unexport CDPATH GREP_OPTIONS PYTHONHOME PYTHONINSPECT PYTHONOPTIMIZE PYTHONPATH \
+    PYTHONWARNINGS
 export PIP_USER = 0
-unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# A container's user may have no home folder. setuptools fails without one.
+HOME ?= /
+export HOME
 
 python = .venv/bin/python
 data_dir = --data_dir "$$DATA_DIR"
 mirror = $${MIRROR:+--mirror "$$MIRROR"}
+# Inside '' the shell takes a $ as it is.
+flags = $(if $(findstring ',$(FLAGS)),$(FLAGS),$(subst $$,\$$,$(FLAGS)))
 
 .PHONY: gpu gpu-if-any check-gpu train quick test lint lock tensorboard results bench horovod torture
 
-# Python cannot report a signal that ends it. 132 to 139 are 128 + SIGILL to SIGSEGV; the
-# script itself returns 129, 130 and 143.
+# Python cannot report a signal that ends it: here 128 + SIGILL, SIGTRAP, SIGABRT, SIGBUS,
+# SIGFPE, SIGKILL or SIGSEGV. After other signals the script reports and returns them.
 train = $(python) train_lstm_mnist.py
 report_signal = { status=$$?; case $$status in \
-	137) echo 'error: the training was killed (status 137), probably because the machine has too little memory: see dmesg' >&2;; \
-	13[2-9]) echo "error: TensorFlow aborted (status $$status), probably because the GPU failed or has no memory left: see the lines above, nvidia-smi and dmesg" >&2;; \
-	esac; case $$status in \
-	13[2-9]) echo "If the run directory named above has a checkpoint, go on with make train FLAGS='--resume runs/...'. If it happens again, add --device cpu to FLAGS." >&2;; \
-	esac; exit $$status; }
+	137) echo 'error: the training was killed (status 137), probably because there is too little memory: see dmesg, and the limit of the container or the job' >&2;; \
+	132|133|134|135|136|139) echo "error: TensorFlow aborted (status $$status): see the lines above and dmesg" >&2; \
+	    case $$FLAGS in *--device?cpu*) ;; *) \
+	        echo 'If it trained on a GPU, see nvidia-smi; if it happens again, add --device cpu to FLAGS.' >&2;; \
+	    esac;; \
+	*) exit $$status;; \
+	esac; \
+	echo "If the run directory named above has a checkpoint, go on with make train FLAGS='--resume runs/...'." >&2; \
+	exit $$status; }
 
 # Digits never replace data that the user names, or that of a run to --resume. There,
 # DATA_DIR is passed only if the user set it: its default may not be the run's folder.
 train: .venv/installed $(if $(filter 0,$(GPU)),,gpu-if-any)
-ifneq (,$(filter --data_dir% --dataset% --mirror% --resume%,$(FLAGS))$(filter-out file,$(origin DATA_DIR)))
-	@$(train) $(if $(filter file,$(origin DATA_DIR)),,$(data_dir)) $(mirror) $(FLAGS) || $(report_signal)
+ifneq (,$(filter --data_dir% --dataset% --mirror% --resume%,$(FLAGS))$(names_data))
+	@$(train) $(if $(names_data),$(data_dir)) $(mirror) $(flags) || $(report_signal)
 else
 	@$(python) data.py "$$DATA_DIR" $${MIRROR:+"$$MIRROR"}; \
 	case $$? in \
-	0)  $(train) $(data_dir) $(FLAGS) || $(report_signal);; \
+	0)  $(train) $(data_dir) $(flags) || $(report_signal);; \
 	3)  echo "MNIST is not in $$DATA_DIR and could not be fetched. Training on scikit-learn's small digits instead." >&2; \
-	    $(train) --dataset digits $(FLAGS) || $(report_signal); \
+	    $(train) --dataset digits $(flags) || $(report_signal); \
 	    echo "This accuracy is on scikit-learn's digits, NOT on MNIST." >&2;; \
 	*)  exit 1;; \
 	esac
@@ -73,7 +95,7 @@ check-gpu: .venv/installed
 	@$(python) -m training.gpu || true
 
 test: .venv/installed
-	@$(python) -m pytest -ra -n 2 --dist worksteal tests
+	@$(python) -m pytest -n 2 --dist worksteal
 
 lint: .venv/installed
 	@$(python) -m ruff check --quiet .
@@ -82,13 +104,14 @@ lint: .venv/installed
 lock:
 	@$(SHELL) tools/lock
 
+# TensorBoard keeps a note of each server in TMPDIR. In /tmp another user's is in the way.
 tensorboard: .venv/installed
-	@.venv/bin/tensorboard --logdir runs --host localhost $(FLAGS)
+	@TMPDIR=.venv .venv/bin/tensorboard --logdir runs --host localhost $(flags)
 
 results: .venv/installed
 	@dir=runs/results-$$(date +%Y%m%d-%H%M%S); \
 	for seed in 1 2 3 4 5 6 7 8 9 10; do \
-	    $(python) train_lstm_mnist.py $(data_dir) $(mirror) $(FLAGS) --seed $$seed \
+	    $(python) train_lstm_mnist.py $(data_dir) $(mirror) $(flags) --seed $$seed \
 	        --run_dir $$dir/seed-$$seed >&2 || exit; \
 	done; \
 	$(python) -m bench.results $$dir
@@ -96,7 +119,7 @@ results: .venv/installed
 bench: .venv/installed
 	@$(MAKE) --no-print-directory .venv-torch/installed >&2 || \
 	    echo 'note: PyTorch could not be installed; it needs a python3 of 3.11 or newer.' >&2
-	@$(python) -m bench $(data_dir) $(FLAGS)
+	@$(python) -m bench $(data_dir) $(flags)
 
 # Without build isolation, so that it is built with the TensorFlow in .venv. Environment
 # variables such as HOROVOD_GPU_OPERATIONS=NCCL reach the build.
@@ -111,7 +134,7 @@ horovod: .venv/installed
 	TF_CPP_MIN_LOG_LEVEL=2 $(python) -c 'import horovod.tensorflow'
 
 torture: .venv/installed
-	@$(python) tests/torture.py $(FLAGS)
+	@$(python) tests/torture.py $(flags)
 
 # Make .venv again if its Python was removed.
 ifeq (,$(shell test -x $(python) && echo yes))
@@ -121,14 +144,16 @@ endif
 # pip is replaced first, because the pip of an early 3.7 cannot install today's wheels.
 # The imports show that nothing is missing.
 .venv/installed: requirements/tests.txt
-	@python=$$($(SHELL) tools/find_python '$(PYTHON)') || exit 1; \
+	@python=$$($(SHELL) tools/find_python "$$PYTHON") || exit 1; \
 	echo "Making .venv with $$python and installing the pinned packages." >&2; \
 	"$$python" -m venv --clear .venv && \
 	grep -A 2 ^pip== requirements/tests.txt | \
-	    $(python) -m pip install --quiet --disable-pip-version-check -r /dev/stdin && \
+	    $(python) -m pip install --quiet -r /dev/stdin && \
 	$(python) -m pip install -r requirements/tests.txt >&2 && \
 	TF_CPP_MIN_LOG_LEVEL=2 $(python) -c 'import hypothesis, matplotlib, PIL, pooch, pytest, sklearn, tensorflow, tqdm' && \
-	touch $@
+	touch $@ || { \
+	    echo 'error: .venv could not be made: see the lines above, and fix that or a setting that pip config list shows' >&2; \
+	    exit 1; }
 
 .venv-torch/installed:
 	@echo 'Making .venv-torch with PyTorch, which takes some GB.'

@@ -7,7 +7,10 @@ returns, with the same batches. It also reads images of other sizes and classes.
 if the user must fix something, and 3 if no mirror gave what is missing.
 """
 import argparse
+import os
 import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # not with -I
 
 from training.errors import reports_errors
 from training.flags import folder, mirror_url

@@ -8,6 +8,8 @@ import io
 import os
 import sys
 
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # not with -I
+
 import data
 from training.environment import import_tensorflow
 from training.errors import UserError, reports_errors

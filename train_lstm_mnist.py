@@ -5,7 +5,10 @@ dropout 0.5, 2000 steps of 128 images, and the 10,000 test images at the end.
 Its transcript goes to stdout, all other output to stderr.
 """
 import argparse
+import os
 import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # not with -I
 
 from training import flags as kinds
 from training.environment import import_tensorflow
@@ -109,18 +112,18 @@ def test(sess, m, mnist, batch_size):
     import tensorflow as tf
 
     from training.device import is_out_of_memory
-    from training.metrics import evaluate
+    from training.metrics import evaluate, fits_in_memory
     try:
-        return sess.run(m.accuracy, feed_dict={
-            m._X: mnist.test.images, m.y: mnist.test.labels,
-            m.keep_prob: 1.0, m.batch_size: mnist.test.images.shape[0]})
+        if fits_in_memory(m, mnist.test.num_examples):
+            return sess.run(m.accuracy, feed_dict={
+                m._X: mnist.test.images, m.y: mnist.test.labels,
+                m.keep_prob: 1.0, m.batch_size: mnist.test.images.shape[0]})
     except tf.errors.OpError as error:
         if not is_out_of_memory(error):
             raise
-        # There is no memory for all at once: test a part at a time.
-        accuracy, _ = evaluate(sess, m, mnist.test.images, mnist.test.labels,
-                               batch_size)
-        return accuracy
+    # There is no memory for all at once: test a part at a time.
+    accuracy, _ = evaluate(sess, m, mnist.test.images, mnist.test.labels, batch_size)
+    return accuracy
 
 
 @reports_errors

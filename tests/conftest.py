@@ -43,14 +43,6 @@ QUICK = ('--dataset', 'digits', '--hidden_size', '8', '--layer_num', '1',
 NOWHERE = 'http://127.0.0.1:9/'  # the discard port: nobody listens
 
 
-def pytest_configure(config):
-    config.addinivalue_line('markers', 'long: begins early')
-    # Warnings of TensorFlow 1.15's own imports.
-    for chatter in ('ignore::DeprecationWarning',
-                    'ignore:numpy.ufunc size changed:RuntimeWarning'):
-        config.addinivalue_line('filterwarnings', chatter)
-
-
 def pytest_collection_modifyitems(items):
     # Long tests first, or a core would wait for one of them at the end.
     items.sort(key=lambda item: not item.get_closest_marker('long'))

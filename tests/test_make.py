@@ -6,6 +6,8 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 
@@ -98,11 +100,11 @@ def test_python_is_found_and_packages_are_installed_once(place, project):
     assert asked == [
         '-m training.environment',
         '-m venv --clear .venv',
-        '-m pip install --quiet --disable-pip-version-check -r /dev/stdin',
+        '-m pip install --quiet -r /dev/stdin',
         '-m pip install -r requirements/tests.txt',
         '-c import hypothesis, matplotlib, PIL, pooch, pytest, sklearn, tensorflow, '
         'tqdm',
-        '-m pytest -ra -n 2 --dist worksteal tests']
+        '-m pytest -n 2 --dist worksteal']
     make(project, 'test', *named)
     assert calls(project)[1:] == asked + asked[-1:]
 
@@ -125,14 +127,74 @@ def test_a_python_without_what_is_needed_is_passed_over(module, project):
     assert done.returncode == 0 and 'Making .venv with %s' % good in done.stderr
 
 
-def test_settings_of_the_user_do_not_reach_pip(with_python):
+# What must not reach pip, uv, pytest or a shell, and what says where to fetch from.
+REMOVED = dict.fromkeys((
+    'PIP_TARGET', 'PIP_PREFIX', 'PIP_CONSTRAINT', 'PIP_NO_DEPS', 'PIP_NO_BINARY',
+    'UV_PYTHON_DOWNLOADS', 'UV_OFFLINE', 'PYTEST_ADDOPTS',
+    'PYTEST_DISABLE_PLUGIN_AUTOLOAD', 'PYTHONHOME', 'PYTHONINSPECT', 'PYTHONOPTIMIZE',
+    'PYTHONWARNINGS', 'CDPATH', 'GREP_OPTIONS'), 'x')
+KEPT = dict.fromkeys((
+    'PIP_INDEX_URL', 'PIP_TRUSTED_HOST', 'PIP_CONFIG_FILE', 'UV_PYTHON_INSTALL_MIRROR',
+    'HTTPS_PROXY', 'LD_LIBRARY_PATH'), 'y')
+
+
+def test_variables_of_the_user_do_not_reach_what_make_calls(with_python):
     write(with_python / 'bin' / 'python3.7', STAND_IN.replace(
-        'case', 'echo "$PIP_USER${PIP_TARGET-}${PYTHONPATH-}" >> env\ncase', 1))
-    done = make(with_python, 'test', PIP_USER='1', PIP_TARGET='there',
-                PYTHONPATH='elsewhere')
-    assert done.returncode == 0
+        'case', '/usr/bin/env | grep -v ^_= >> env\ncase', 1))
+    done = make(with_python, 'test', PIP_USER='1', PYTHONPATH='elsewhere', **REMOVED,
+                **KEPT)
+    assert done.returncode == 0, done.stderr
+    seen = (with_python / 'env').read_text().splitlines()
+    assert not {'%s=x' % name for name in REMOVED} & set(seen)
+    assert {'%s=y' % name for name in KEPT} <= set(seen)
     # find_python sets PYTHONPATH for training.environment.
-    assert set((with_python / 'env').read_text().split()) == {'0', '0tools/..'}
+    assert {line for line in seen if line.startswith(('PIP_USER', 'PYTHONPATH'))} == {
+        'PIP_USER=0', 'PYTHONPATH=tools/..'}
+
+
+def test_a_user_without_a_home_folder_gets_one(with_python):
+    write(with_python / 'bin' / 'python3.7', STAND_IN.replace(
+        'case', 'echo "$HOME" >> home.log\ncase', 1))
+    done = subprocess.run(
+        [shutil.which('make'), 'test'], cwd=str(with_python), stderr=subprocess.PIPE,
+        env={'PATH': str(with_python / 'bin')})
+    assert done.returncode == 0, done.stderr
+    assert set((with_python / 'home.log').read_text().split()) == {'/'}
+
+
+def test_a_python_is_fetched_though_cdpath_and_uv_are_set(project):
+    write(project / '.uv' / 'bin' / 'uv', STAND_IN_UV)
+    write(project / '.uv' / 'bin' / 'uv.python', STAND_IN)
+    write(project / 'other' / 'tools' / 'file', '')
+    done = make(project, 'test', CDPATH='.:%s' % (project / 'other'),
+                UV_PYTHON_DOWNLOADS='never')
+    assert done.returncode == 0, done.stderr
+    assert not (project / 'other' / '.python').exists()
+
+
+def test_a_failed_installation_is_an_error_line(with_python):
+    (with_python / '-m.status').write_text('1')
+    done = make(with_python, 'test')
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-2] == (
+        'error: .venv could not be made: see the lines above, and fix that or a '
+        'setting that pip config list shows')
+
+
+def test_the_settings_of_a_repository_around_this_one_are_not_taken(tmp_path):
+    (tmp_path / 'pytest.ini').write_text('[pytest]\naddopts = --nonsense\n')
+    (tmp_path / 'conftest.py').write_text('raise RuntimeError')
+    inner = tmp_path / 'inner'
+    inner.mkdir()
+    for name in ('pytest.ini', 'data.py'):
+        shutil.copy2(os.path.join(ROOT, name), str(inner))
+    for name in ('tests', 'training'):
+        shutil.copytree(os.path.join(ROOT, name), str(inner / name))
+    (inner / 'tests' / 'test_it.py').write_text('def test_it(): pass')
+    done = subprocess.run(
+        [sys.executable, '-m', 'pytest', '-k', 'test_it.py', '--collect-only', '-q',
+         'tests/test_it.py'], cwd=str(inner), stdout=subprocess.PIPE)
+    assert done.returncode == 0 and b'tests/test_it.py::test_it' in done.stdout
 
 
 def test_tools_need_no_run_bit(with_python):
@@ -155,8 +217,8 @@ def test_a_named_python_that_is_not_3_7_is_an_error(with_python):
     done = make(with_python, 'train', 'PYTHON=./other')
     assert done.returncode != 0
     assert done.stderr.startswith(
-        'error: ./other is not a Python 3.7 with the modules bz2, ctypes, ensurepip, '
-        'lzma, ssl and zlib. TensorFlow 1.15 does not run ')
+        'error: PYTHON=./other is not a Python 3.7 with the modules bz2, ctypes, '
+        'ensurepip, lzma, ssl and zlib. TensorFlow 1.15 does not run ')
     assert not (with_python / '.venv').exists() and not (with_python / 'log').exists()
 
 
@@ -206,9 +268,10 @@ def test_a_python_is_fetched_with_venv_or_with_pip(has, asks, project):
     write(project / '.uv' / 'half', '')  # of a fetch that failed
     done = make(project, 'test')
     assert done.returncode == 0, done.stderr
-    assert (project / 'python3.log').read_text().splitlines()[1:] == asks
+    assert (project / 'python3.log').read_text().splitlines()[1:] == [
+        '-m training.environment', *asks]
     assert not (project / '.uv' / 'half').exists()
-    assert '-m pytest -ra -n 2 --dist worksteal tests' in calls(project)
+    assert '-m pytest -n 2 --dist worksteal' in calls(project)
 
 
 def test_a_python_is_fetched_once(project):
@@ -291,14 +354,28 @@ def test_train_uses_the_digits_only_if_mnist_cannot_be_fetched(
     ('--dataset digits', [], ''), ('--data_dir=there', [], ''),
     ('--steps 1', ["DATA_DIR=it's  here"], "--data_dir it's  here "),
     ('--mirror http://m/', ['DATA_DIR=d'], '--data_dir d '), ('--resume r', [], ''),
-    ('--resume=r', ['DATA_DIR=d', 'MIRROR=m'], '--data_dir d --mirror m ')])
+    ('--resume=r', ['DATA_DIR=d', 'MIRROR=m'], '--data_dir d --mirror m '),
+    ('', ['DATA_DIR=/d/us$d $(it)'], '--data_dir /d/us$d $(it) '),
+    ('--run_dir runs/a$b', ['DATA_DIR=d'], '--data_dir d ')])
+@pytest.mark.parametrize('in_environment', [False, True])
 def test_the_digits_never_replace_data_that_is_named(
-        flag, variables, passes, project):
+        flag, variables, passes, in_environment, project):
     write_environment(project, STAND_IN)
     (project / 'train_lstm_mnist.py.status').write_text('1')
-    done = make(project, 'train', 'FLAGS=--seed 1 ' + flag, *variables)
+    variables = [*variables, 'FLAGS=--seed 1 ' + flag]
+    done = (make(project, 'train', **dict(text.split('=', 1) for text in variables))
+            if in_environment else make(project, 'train', *variables))
     assert done.returncode != 0 and 'MNIST' not in done.stderr
-    assert calls(project)[1:] == ['train_lstm_mnist.py %s--seed 1 %s' % (passes, flag)]
+    assert calls(project)[1:] == [
+        ('train_lstm_mnist.py %s--seed 1 %s' % (passes, flag)).strip()]
+
+
+def test_a_dollar_inside_single_quotes_is_one(project):
+    write_environment(project, STAND_IN)
+    assert make(project, 'train', 'DATA_DIR=d',
+                "FLAGS=--run_dir 'runs/a$b c'").returncode == 0
+    assert calls(project)[1:] == [
+        'train_lstm_mnist.py --data_dir d --run_dir runs/a$b c']
 
 
 @pytest.mark.parametrize('variables, calls_cuda', [
@@ -312,16 +389,19 @@ def test_train_installs_cuda_if_there_is_a_gpu(variables, calls_cuda, with_pytho
         ['tools/cuda.py ' + calls_cuda] if calls_cuda else [])
 
 
+GPU_HINT = ('If it trained on a GPU, see nvidia-smi; if it happens again, add --device '
+            'cpu to FLAGS.')
+
+
 @pytest.mark.parametrize('status, error', [
-    (134, 'error: TensorFlow aborted (status 134), probably because the GPU failed or '
-     'has no memory left: see the lines above, nvidia-smi and dmesg'),
-    (139, 'error: TensorFlow aborted (status 139), probably because the GPU failed or '
-     'has no memory left: see the lines above, nvidia-smi and dmesg'),
-    (137, 'error: the training was killed (status 137), probably because the machine '
-     'has too little memory: see dmesg'),
-    (1, None), (130, None)])
+    (134, 'error: TensorFlow aborted (status 134): see the lines above and dmesg'),
+    (139, 'error: TensorFlow aborted (status 139): see the lines above and dmesg'),
+    (137, 'error: the training was killed (status 137), probably because there is too '
+     'little memory: see dmesg, and the limit of the container or the job'),
+    (1, None), (130, None), (138, None)])  # 138: it was stopped by SIGUSR1
 @pytest.mark.parametrize('flags, data_status', [
-    ('', 0), ('--resume r', 0), ('', 3)])  # on MNIST, of the user's choice, on digits
+    # On MNIST, of the user's choice, on digits.
+    ('', 0), ('--resume r', 0), ('', 3), ('--device cpu', 0), ('--device=cpu', 0)])
 def test_train_reports_a_signal(status, error, flags, data_status, project):
     write_environment(project, STAND_IN)
     (project / 'data.py.status').write_text(str(data_status))
@@ -329,11 +409,10 @@ def test_train_reports_a_signal(status, error, flags, data_status, project):
     done = make(project, 'train', 'GPU=0', 'FLAGS=' + flags)
     assert done.returncode != 0 and 'Error %d' % status in done.stderr
     assert [line for line in done.stderr.splitlines()
-            if line.startswith(('error:', 'If the run'))] == [
-        error, 'If the run directory named above has a checkpoint, go on with make '
-        "train FLAGS='--resume runs/...'. If it happens again, add --device cpu to "
-        'FLAGS.'
-        ] * bool(error)
+            if line.startswith(('error:', 'If '))] == [
+        error, *[GPU_HINT] * (status != 137 and 'cpu' not in flags),
+        'If the run directory named above has a checkpoint, go on with make train '
+        "FLAGS='--resume runs/...'."] * bool(error)
 
 
 def test_train_on_the_digits_for_real_if_no_mirror_answers(project):
@@ -408,6 +487,34 @@ def test_results_prints_a_table_of_ten_seeds(project):
         '| 10 | 0.9000 | 0.4500 |', '| mean | 0.8550 | 0.4275 |',
         '| lowest | 0.8100 | 0.4050 |', '| highest | 0.9000 | 0.4500 |',
         '| standard deviation | 0.0303 | 0.0151 |', '']
+
+
+def test_tensorboard_takes_the_next_port_and_a_folder_of_its_own(project):
+    """Port 6006 may be in use, and /tmp/.tensorboard-info be another user's."""
+    tensorboard = os.path.join(os.path.dirname(sys.executable), 'tensorboard')
+    write_environment(project, '#!/bin/sh\n')
+    write(project / '.venv' / 'bin' / 'tensorboard',
+          '#!/bin/sh\nexec %s "$@"\n' % tensorboard)
+    (project / 'runs').mkdir()
+    with socket.socket() as taken:
+        try:
+            taken.bind(('127.0.0.1', 6006))
+            taken.listen(1)
+        except OSError:
+            pass  # it is in use already
+        running = subprocess.Popen(
+            [shutil.which('make'), 'tensorboard'], cwd=str(project),
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, universal_newlines=True,
+            env={'PATH': str(project / 'bin'), 'HOME': str(project)},
+            start_new_session=True)
+        try:
+            port = next(re.search(r'http://localhost:(\d+)/', line)[1]
+                        for line in running.stderr if line.startswith('TensorBoard '))
+        finally:
+            os.killpg(running.pid, signal.SIGTERM)
+            running.communicate()
+    assert 6006 < int(port) < 6017
+    assert (project / '.venv' / '.tensorboard-info').is_dir()
 
 
 def test_results_stops_at_a_run_that_fails(project):

@@ -203,11 +203,16 @@ def test_the_error_names_every_mirror(tmp_path, serve):
      'the proxy that https_proxy or http_proxy names: Connection refused'),
     ('https://127.0.0.1:9/', 'REQUESTS_CA_BUNDLE', '/no/such/file',
      'cannot fetch MNIST (Could not find a suitable TLS CA certificate bundle, invalid '
-     'path: /no/such/file): fix REQUESTS_CA_BUNDLE, or')])
+     'path: /no/such/file): fix REQUESTS_CA_BUNDLE, or'),
+    ('http://mirror.invalid/', 'all_proxy', 'socks5://127.0.0.1:9',
+     'cannot use the SOCKS proxy socks5://127.0.0.1:9: set http_proxy to the HTTP ')])
 def test_the_error_names_what_is_set_wrong(mirror, variable, value, why, tmp_path,
                                            monkeypatch):
     monkeypatch.setenv(variable, value)
-    assert why in str(error_of(tmp_path, mirror))
+    error = error_of(tmp_path, mirror)
+    assert why in str(error)
+    # Digits are no way out where the user can set it right.
+    assert isinstance(error, NoMirrorError) == (variable == 'http_proxy')
 
 
 def test_a_quoted_tilde_is_the_home_folder(made_up_dir):

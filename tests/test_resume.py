@@ -16,8 +16,9 @@ from conftest import QUICK, SMALL, call, idx, start, wait_for
 
 import train_lstm_mnist
 from training import mnist_files
+from training.environment import SIGNALS
 from training.errors import UserError
-from training.loop import SIGNALS, StopHook
+from training.loop import StopHook
 from training.metrics import read_scalars
 from training.run_directory import RunDirectory, checkpoint_steps
 
@@ -74,19 +75,25 @@ def test_images_are_shifted_as_in_a_run_that_was_never_stopped(tmp_path):
     assert half != shifted == weights('half', '--resume', 'half', '--steps', 4)
 
 
-@pytest.mark.parametrize('handler, status', [(signal.SIG_DFL, 129),
-                                             (signal.SIG_IGN, 0)])
-def test_a_closed_terminal_stops_a_run_unless_nohup_began_it(handler, status, tmp_path):
-    before = signal.signal(signal.SIGHUP, handler)
+@pytest.mark.parametrize('number, handler, status', [
+    (signal.SIGHUP, signal.SIG_DFL, 129),
+    (signal.SIGHUP, signal.SIG_IGN, 0),
+    (signal.SIGTERM, signal.SIG_DFL, 143),
+    (signal.SIGUSR1, signal.SIG_DFL, 138),
+    (signal.SIGXCPU, signal.SIG_DFL, 152)])
+def test_a_signal_that_comes_twice_stops_a_run_unless_it_is_ignored(
+        number, handler, status, tmp_path):
+    """As from a terminal that is closed, nohup, timeout, and clusters."""
+    before = signal.signal(number, handler)
     try:
         running = start(*QUICK, '--steps', 400, '--run_dir', 'run', cwd=tmp_path,
                         stdout=subprocess.PIPE)
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(number, before)
     try:
         wait_for('step 50 of', running.stderr)
-        for _ in range(2):  # from the system, and from the shell
-            running.send_signal(signal.SIGHUP)
+        for _ in range(2):
+            running.send_signal(number)
             time.sleep(0.01)
         running.communicate(timeout=60)
     finally:
@@ -114,17 +121,17 @@ def test_a_run_whose_folder_vanishes_says_so(tmp_path):
     assert checkpoint_steps(str(tmp_path / 'gone'))[0] >= 40
 
 
-def test_a_second_signal_kills():
+def test_only_a_second_ctrl_c_kills():
     # It is ignored if the tests run in the background of a script.
     before_the_test = signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.ExitStack() as exits:
         hook = StopHook(None, None, 1, exits)
         before = [signal.getsignal(number) for number in SIGNALS]
         hook.begin()
-        for number, then in zip(SIGNALS, (signal.SIG_DFL, signal.SIG_DFL,
-                                          signal.SIG_IGN)):
+        for number in SIGNALS:
             os.kill(os.getpid(), number)
-            assert signal.getsignal(number) == then
+            assert signal.getsignal(number) == (
+                signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN)
     assert [signal.getsignal(number) for number in SIGNALS] == before
     signal.signal(signal.SIGINT, before_the_test)
 

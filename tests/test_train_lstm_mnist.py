@@ -383,9 +383,10 @@ def test_help_needs_no_package(tmp_path):
 
 
 ELSEWHERE = """
-import os, signal, sys
+import mmap, os, signal, sys
 sys.modules['fcntl'] = None
-del os.sched_getaffinity, os.set_blocking, signal.SIGHUP
+del os.sched_getaffinity, os.set_blocking, mmap.PROT_READ
+del signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU
 import %s as script
 sys.exit(script.main(sys.argv[1:]))
 """

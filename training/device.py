@@ -8,7 +8,7 @@ import tempfile
 import tensorflow as tf
 from tensorflow.python.client import device_lib
 
-from training import gpu
+from training import environment, gpu
 from training.errors import UserError, reason
 
 
@@ -35,9 +35,7 @@ def share_cores(config, dynamic_rnn=False, workers_here=1):
     core. On more cores, all threads share each matmul (not measured). With dynamic_rnn
     one matmul runs at a time. workers_here processes share the cores.
     """
-    on_linux = hasattr(os, 'sched_getaffinity')
-    cores = len(os.sched_getaffinity(0)) if on_linux else os.cpu_count()
-    cores = max(1, cores // workers_here)
+    cores = max(1, environment.cores() // workers_here)
     threads = max(2, min(cores, MOST_THREADS))
     config.inter_op_parallelism_threads = threads
     config.intra_op_parallelism_threads = (

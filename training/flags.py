@@ -5,6 +5,7 @@ import os
 import random
 import re
 import shlex
+import sys
 
 from training.errors import UserError
 from training.mnist_files import DATA_DIR, MIRRORS
@@ -57,6 +58,10 @@ def run_folder(text):
         raise argparse.ArgumentTypeError(
             'must not contain * ? [ ] \\, which TensorFlow takes for a pattern, or '
             'characters that cannot be printed, not %a' % text)
+    if os.fsencode(text) != text.encode():
+        raise argparse.ArgumentTypeError(
+            'must be in UTF-8, which TensorFlow writes, and not in %s: set '
+            'LC_ALL=C.UTF-8, or name an ASCII folder' % sys.getfilesystemencoding())
     return folder(text)
 
 

@@ -13,14 +13,11 @@ import tensorflow as tf
 
 from training import device, metrics, saved_model
 from training.checkpoints import CheckpointHook, DivergenceHook, Hook
+from training.environment import SIGNALS
 from training.errors import PROJECT, Stopped, UserError
 from training.flags import config_of
 from training.mnist_files import MIRRORS, open_files
 from training.run_directory import RunDirectory, last_step
-
-# Windows has no SIGHUP, which comes when the terminal is closed.
-SIGNALS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP')
-           if hasattr(signal, name)]
 
 
 class Run(object):
@@ -201,10 +198,11 @@ class Run(object):
 
 
 class StopHook(Hook):
-    """At Ctrl-C, SIGTERM or SIGHUP, finish the step, save and stop.
+    """At Ctrl-C or another of `SIGNALS`, finish the step, save and stop.
 
-    The same signal again kills the process. SIGHUP often comes twice, so a second one
-    is ignored. A signal that was ignored before, as by nohup, still is.
+    A second Ctrl-C kills the process. Programs send the other signals twice, such as
+    timeout, so a second one is ignored. A signal that was ignored before, as by nohup,
+    still is.
     """
 
     def __init__(self, directory, checkpoints, workers, exits):
@@ -223,8 +221,8 @@ class StopHook(Hook):
 
     def _note(self, number, frame):
         self._arrived.append(number)
-        signal.signal(number, signal.SIG_DFL if number in (
-            signal.SIGINT, signal.SIGTERM) else signal.SIG_IGN)
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGINT
+                      else signal.SIG_IGN)
 
     def after_step(self, step, loss):
         if self._arrived:

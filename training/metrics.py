@@ -12,6 +12,7 @@ import tqdm
 
 from training.checkpoints import Hook
 from training.device import is_out_of_memory
+from training.environment import free_memory
 from training.errors import UserError, reason
 
 PART = 500  # images evaluated at once; they stay in the processor's cache
@@ -132,6 +133,19 @@ class AboveBar(object):
 
     def __getattr__(self, name):
         return getattr(self._stream, name)
+
+
+def fits_in_memory(m, count):
+    """Return whether there surely is memory to classify that many images at once.
+
+    Ask before, because a container that is out of memory is killed. An image takes at
+    most four times its pixels, and for each unit a float for each row, which
+    tf.nn.dynamic_rnn keeps, and 30 more (measured with 64 to 1024 units and one to
+    four layers).
+    """
+    units = sum(state.h.shape[1].value for state in m.state)
+    floats = 4 * m._X.shape[1].value + units * (len(m.outputs) + 30)
+    return 4 * floats * count < free_memory()
 
 
 def evaluate(sess, m, images, labels, batch_size):

@@ -8,6 +8,7 @@ import os
 import sys
 
 from training import idx
+from training.environment import proxy_problem
 from training.errors import UserError, reason, require
 
 # In the order of `idx.ROLES`, with the sha256 that the original site published.
@@ -80,12 +81,12 @@ class Source(object):
         return self.sha256 == sha256
 
     def read(self, one_hot, seed):
-        """Return the `DataSets`; see `data.read_data_sets`."""
+        """Return the `DataSets`; see `data.read_data_sets`. Call it once."""
         import numpy as np
         from tensorflow.contrib.learn.python.learn.datasets.mnist import DataSet
-        (images, labels), size = self._train, self.num_validation
-        parts = [(images[size:], labels[size:]), (images[:size], labels[:size]),
-                 self._test]
+        (images, labels), test, size = self._train, self._test, self.num_validation
+        self._train = self._test = None  # 55 MB, which nobody needs again
+        parts = [(images[size:], labels[size:]), (images[:size], labels[:size]), test]
         if one_hot:
             vectors = np.eye(self.class_num)
             parts = [(images, vectors[labels]) for images, labels in parts]
@@ -203,6 +204,9 @@ def _fetch(data_dir, missing, mirrors):
                     os.chmod(path, 0o644)
             return
         except (requests.RequestException, ValueError) as error:
+            problem = proxy_problem(mirror.lower().split(':')[0])
+            if problem and isinstance(error, requests.exceptions.InvalidSchema):
+                raise UserError(problem)
             failures.append('%s: %s' % (mirror, _reason(error)))
             print('that failed: ' + _reason(error), file=sys.stderr)
         except OSError as error:

@@ -1,10 +1,12 @@
 """Draw with matplotlib, and draw the curves of a run."""
 import contextlib
 import io
+import logging
 import warnings
 
 from training.errors import UserError, not_installed, reason
 
+logging.getLogger('matplotlib').setLevel(logging.ERROR)  # no folder for its settings
 try:
     import matplotlib
     from matplotlib.figure import Figure

@@ -5,7 +5,7 @@ import re
 import signal
 import sys
 
-from training.environment import import_tensorflow
+from training.environment import SIGNALS, import_tensorflow
 from training.errors import UserError, pinned, reason
 
 
@@ -52,14 +52,14 @@ class Workers(object):
 
     @contextlib.contextmanager
     def quiet(self):
-        """Let only rank 0 print, and only rank 0 stop at Ctrl-C or SIGTERM.
+        """Let only rank 0 print, and only rank 0 stop at one of `SIGNALS`.
 
         The others end when they lose rank 0.
         """
         if self.rank == 0:
             yield
             return
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere), \
                 contextlib.redirect_stderr(nowhere):
