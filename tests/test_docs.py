@@ -17,9 +17,13 @@ PAGES = sorted(os.path.relpath(path, ROOT)
 BLOCK = r'^```[\s\S]*?^```$|^(?: {4}.*\n)+'  # fenced, or indented
 
 
+# The only section that the Chinese README has and the English has not.
+IN_CHINA = r'^## 在国内安装\n[\s\S]*?(?=^## )'
+
+
 def read(page):
     with open(os.path.join(ROOT, page), encoding='utf-8') as f:
-        return f.read()
+        return re.sub(IN_CHINA, '', f.read(), flags=re.M)
 
 
 def blocks(page):
