@@ -20,7 +20,6 @@ import subprocess
 import sys
 import sysconfig
 import threading
-import urllib.request
 import warnings
 
 from training.errors import UserError
@@ -94,6 +93,7 @@ def processor_problem():
 
 def proxy_problem(scheme='https'):
     """Return a str that says why nothing can be fetched through the proxy, or None."""
+    import urllib.request  # takes a while, and few need it
     proxies = urllib.request.getproxies()
     proxy = proxies.get(scheme) or proxies.get('all', '')
     if not proxy.lower().startswith('socks'):
