@@ -45,7 +45,8 @@ report_signal = { status=$$?; case $$status in \
 
 # Digits never replace data that the user names, or that of a run to --resume. There,
 # DATA_DIR is passed only if the user set it: its default may not be the run's folder.
-train: .venv/installed $(if $(filter 0,$(GPU)),,gpu-if-any)
+on_cpu = $(findstring --device cpu,$(subst =, ,$(strip $(FLAGS))))
+train: .venv/installed $(if $(filter 0,$(GPU))$(on_cpu),,gpu-if-any)
 ifneq (,$(filter --data_dir% --dataset% --mirror% --resume%,$(FLAGS))$(filter-out file,$(origin DATA_DIR)))
 	@$(train) $(if $(filter file,$(origin DATA_DIR)),,$(data_dir)) $(mirror) $(FLAGS) || $(report_signal)
 else

@@ -47,11 +47,11 @@ def make_wheel(folder, tag, parts):
 def machine(driver=True, cuda=False, capability=(7, 5), newest=(12, 2)):
     """Return a `gpu.Machine`, by default one with a T4 and without CUDA 10.0."""
     path = 'here' if driver else None
+    a_gpu = gpu.Gpu('A GPU', capability, 80, (0, ''), (8000, 8192))
     return gpu.Machine(
         None, newest if driver else None,
         dict(dict.fromkeys(gpu.CUDA_LIBRARIES, 'here' if cuda else None),
-             **{gpu.DRIVER_LIBRARY: path}),
-        (0, ''), [('A GPU', capability)] * driver, (0, ''), (8000, 8192), None)
+             **{gpu.DRIVER_LIBRARY: path}), (0, ''), [a_gpu] * driver, None)
 
 
 @pytest.fixture

@@ -176,9 +176,10 @@ def run(folder, machine, flags):
     if flags.remove:
         remove(folder)
         return 'CUDA 10.0 was removed from %s' % flags.environment
-    newer = gpu.is_newer(machine)
+    chosen = gpu.once_installed(machine).gpu
+    newer = chosen is not None and gpu.is_newer(machine, machine.gpus[chosen])
     if newer:
-        print(UNTRIED % (machine.gpus[0][0], '' if machine.cuda >= (12, 0) else
+        print(UNTRIED % (machine.gpus[chosen].name, '' if machine.cuda >= (12, 0) else
                          'It needs the driver %s or newer. ' % gpu.DRIVER_12),
               file=sys.stderr)
     old_driver = machine.cuda and machine.cuda < (12, 0)  # not enough for cuBLAS 12
@@ -212,12 +213,10 @@ def main():
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         machine = gpu.look(folder)
-        if flags.if_gpu and not gpu.would_be_usable(machine):
+        if flags.if_gpu and gpu.once_installed(machine).state == 'unusable':
             return 0
         with lock(folder):
             print(run(folder, machine, flags), file=sys.stderr)
-    except gpu.UserError as error:
-        sys.exit('error: %s' % error)
     except OSError as error:
         sys.exit('error: cannot write into %s (%s): fix that and run again'
                  % (folder, error.strerror or error))

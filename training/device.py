@@ -1,7 +1,10 @@
 """Choose the device that the graph runs on, and set up the session for it."""
 import collections
 import contextlib
+import ctypes
+import functools
 import os
+import struct
 import sys
 import tempfile
 
@@ -63,12 +66,12 @@ def choose(config, device):
     why = 'as --device cpu asks'
     if device != 'cpu':
         machine = gpu.look(gpu.tensorflow_folder())
-        state, why, advice = gpu.verdict(machine)
+        state, why, advice, number = gpu.verdict(machine)
         if not tf.test.is_built_with_cuda():
             state, advice = 'unusable', None
             why = 'this TensorFlow is built without CUDA'
         if state == 'usable':
-            return _use(config, machine)
+            return _use(config, machine, number)
         ways = [advice] * bool(advice) + ['use --device cpu']
         if state == 'busy':
             raise UserError('%s: %s' % (why, ', or '.join(ways)))
@@ -78,24 +81,31 @@ def choose(config, device):
         why = 'since %s: %s' % (why, advice) if advice else 'since ' + why
     config.device_count['GPU'] = 0
     with _visible('-1'), _without_error(b'failed call to cuInit'):
+        _hide_driver()
         _list_gpus(config)  # TensorFlow looks for GPUs once in a process: now
     return Device('CPU', 'the CPU, ' + why, device != 'cpu')
 
 
-def _use(config, machine):
-    """Return the `Device` of the first GPU that a `gpu.Machine` shows."""
-    name, count = machine.gpus[0][0], len(machine.gpus)
-    if gpu.is_compiled_by_driver(machine):
+def _use(config, machine, number):
+    """Return the `Device` of a GPU of a `gpu.Machine`."""
+    chosen = machine.gpus[number]
+    if gpu.is_compiled_by_driver(machine, chosen):
         print('warning: TensorFlow has no machine code for %s. At the first start the '
               'driver compiles it, which takes five minutes or more: %s'
-              % (name, gpu.verdict(machine).advice), file=sys.stderr)
+              % (chosen.name, gpu.verdict(machine).advice), file=sys.stderr)
     # TensorFlow takes memory on every GPU that it sees.
-    with _visible('0' if machine.visible is None else machine.visible.split(',')[0]):
+    with _visible(machine.ids[number]):
         if not _list_gpus(config):
             raise UserError('TensorFlow does not list the GPU (%s): see what it says '
-                            'with TF_CPP_MIN_LOG_LEVEL=0, or use --device cpu' % name)
-    more = ', the first of %d; CUDA_VISIBLE_DEVICES chooses another' % count
-    return Device(name, 'the GPU: %s%s' % (name, more if count > 1 else ''), False)
+                            'with TF_CPP_MIN_LOG_LEVEL=0, or use --device cpu'
+                            % chosen.name)
+    where = 'the GPU: ' + chosen.name
+    if len(machine.gpus) > 1:
+        where += ', %s of %d%s; CUDA_VISIBLE_DEVICES chooses another' % (
+            gpu.label(machine, number), len(machine.gpus),
+            ', as ' + gpu.reasons(machine, gpu.verdicts(machine)[:number])
+            if number else '')
+    return Device(chosen.name, where, False)
 
 
 def _list_gpus(config):
@@ -107,6 +117,31 @@ def _list_gpus(config):
         raise explain(error, True) or UserError(
             'TensorFlow cannot list the GPUs (%s): fix that, or use --device cpu'
             % reason(error))
+
+
+@functools.lru_cache()
+def _hide_driver():
+    """Load an empty libcuda.so.1, which TensorFlow then takes for the driver.
+
+    TensorFlow starts the driver even if all GPUs are hidden, and a broken one hangs or
+    crashes. The file has an ELF header, three segments, a dynamic section and a name.
+    """
+    if gpu.is_loaded():  # and comes first
+        if gpu.look(gpu.tensorflow_folder()).error[0] is None:
+            raise UserError('the NVIDIA driver gives no answer, and LD_PRELOAD makes '
+                            'TensorFlow wait for it: unset LD_PRELOAD')
+        return
+    load, dynamic, stack = 1, 2, 0x6474e551  # kinds of segments
+    with tempfile.NamedTemporaryFile() as f, contextlib.suppress(OSError):
+        f.write(struct.pack('<4s12B2HI3QI6H', b'\x7fELF', 2, 1, 1, *bytes(9),
+                            3, 62, 1, 0, 64, 0, 0, 64, 56, 3, 0, 0, 0))
+        for kind, at, size in ((load, 0, 342), (dynamic, 232, 96), (stack, 0, 0)):
+            f.write(struct.pack('<2I6Q', kind, 6, at, at, at, size, size, 4096))
+        # The places and sizes of strings and symbols, and the library's name.
+        f.write(struct.pack('<12Q14s', 5, 328, 6, 328, 10, 14, 11, 24, 14, 1, 0, 0,
+                            b'\0libcuda.so.1\0'))
+        f.flush()
+        ctypes.CDLL(f.name)
 
 
 @contextlib.contextmanager
@@ -163,9 +198,10 @@ def explain(error, on_gpu, can_shrink=True):
         advice = others if on_gpu else 'stop other programs'
         if can_shrink:
             advice += ', or lower --batch_size, --hidden_size or --layer_num'
-    elif 'Blas ' in str(error) or 'CUBLAS_' in str(error):
-        what = 'cuBLAS failed on the GPU'
-        advice = '%s; if the GPU is newer than RTX 20, see docs/gpu.md' % others
+    elif 'Blas ' in str(error):  # which fails after any other failure of the GPU, too
+        what = 'the GPU failed'
+        advice = ('see what nvidia-smi and dmesg say, %s, or use --device cpu; if the '
+                  'GPU is newer than RTX 20, see docs/gpu.md' % others)
     elif on_gpu and (isinstance(error, tf.errors.InternalError)
                      or 'memcopy' in str(error)):
         what = 'the GPU failed'
