@@ -71,7 +71,7 @@ gpu-if-any: .venv/installed
 	    echo 'To train on the CPU: make train GPU=0' >&2; exit 1; }
 
 check-gpu: .venv/installed
-	@$(python) -m training.gpu || true
+	@$(python) tools/check_gpu.py || true
 
 test: .venv/installed
 	@$(python) -m pytest -ra -n 2 --dist worksteal tests

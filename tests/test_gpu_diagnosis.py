@@ -13,6 +13,9 @@ from tensorflow.python.platform import build_info
 
 from training import gpu
 
+sys.path.insert(0, os.path.join(ROOT, 'tools'))
+import check_gpu  # noqa: E402
+
 FOUND = dict.fromkeys((*gpu.CUDA_LIBRARIES, gpu.DRIVER_LIBRARY), '/somewhere')
 NO_DRIVER = dict(FOUND, **{'libcuda.so.1': None})
 ONLY_DRIVER = dict(dict.fromkeys(gpu.CUDA_LIBRARIES), **{'libcuda.so.1': '/somewhere'})
@@ -92,13 +95,16 @@ def without_gpus(number, name='', **found):
     # Several GPUs.
     (machine(K10, FULL, ALONE, BROKEN, t4()), 'usable',
      'GPU 4: TensorFlow supports this GPU', None),
+    (machine(K10, t4(), libraries=ONLY_DRIVER), 'unusable', 'GPU 0: the GPU is too old '
+     'for TensorFlow 1.15, whose lowest compute capability is 3.5; GPU 1: it could not '
+     'load ' + ', '.join(gpu.CUDA_LIBRARIES), 'make gpu'),
     (machine(DISPLAY, t4()), 'usable', 'GPU 1: TensorFlow supports this GPU', None),
     (machine(DISPLAY, FULL, t4(free=0), ALONE), 'busy',
      'GPU 0: TensorFlow ignores a small GPU (multiprocessors: 1) beside a larger one '
-     '(40); GPU 1, GPU 2: other programs use the memory of the GPU; GPU 3: another '
+     '(40); GPU 1, 2: other programs use the memory of the GPU; GPU 3: another '
      'program uses the GPU alone, in exclusive mode', OTHERS),
     (machine(FULL, t4(), visible='GPU-7b,MIG-1f'), 'usable',
-     'MIG-1f: TensorFlow supports this GPU', None),
+     'GPU MIG-1f: TensorFlow supports this GPU', None),
     # A small GPU is used if there is no larger one, or only one that is too old.
     (machine(DISPLAY), 'usable', 'TensorFlow supports this GPU (GT 710, compute '
      'capability 3.5, 15000 of 15360 MiB free)', None),
@@ -131,7 +137,7 @@ def without_gpus(number, name='', **found):
      'take the folder stubs out of LD_LIBRARY_PATH')])
 def test_verdict_says_why_and_what_to_do(found, state, why, advice):
     assert gpu.verdict(found)[:3] == (state, why, advice)
-    last = gpu.describe(found)[-2 if advice else -1:]
+    last = check_gpu.describe(found)[-2 if advice else -1:]
     assert last == ['TensorFlow 1.15 %s use a GPU here: %s' % (
         'cannot' if state != 'usable' else 'may' if advice else 'can', why)] + (
             ['next: ' + advice] if advice else [])
@@ -176,7 +182,7 @@ def test_driver_is_asked_about_all_gpus(settings, found, null_gpu, monkeypatch):
 
 def test_check_gpu_prints_a_verdict_for_each_gpu(null_gpu):
     done = subprocess.run(
-        ['env', '-u', 'CUDA_VISIBLE_DEVICES', sys.executable, '-m', 'training.gpu'],
+        ['env', '-u', 'CUDA_VISIBLE_DEVICES', sys.executable, 'tools/check_gpu.py'],
         cwd=ROOT, env=dict(os.environ, **null_gpu, NULL_CUDA_DRIVER='11040',
                            NULL_CUDA_GPUS='2', NULL_CUDA_USED_MIB='7800,0'),
         stdout=subprocess.PIPE, universal_newlines=True)

@@ -358,12 +358,12 @@ def test_train_on_the_digits_for_real_if_no_mirror_answers(project):
      '--steps=9'),
     ('gpu', 'tools/cuda.py .venv'),
     ('gpu CUBLAS=12', 'tools/cuda.py --cublas 12 .venv'),
-    ('check-gpu', '-m training.gpu'),
+    ('check-gpu', 'tools/check_gpu.py'),
     ('tensorboard FLAGS=--port=7', '--logdir runs --host localhost --port=7')])
 def test_a_target_calls_its_program(target, asked, project):
     write_environment(project, STAND_IN)
     write(project / '.venv' / 'bin' / 'tensorboard', STAND_IN)
-    (project / '-m.status').write_text('1')  # training.gpu finds no GPU
+    (project / 'tools/check_gpu.py.status').write_text('1')  # there is no GPU
     assert make(project, *target.split(' ')).returncode == 0
     assert calls(project)[-1] == asked
 

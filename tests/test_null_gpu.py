@@ -90,7 +90,7 @@ MEMORY = 'other programs use the memory of the GPU'
     ({'NULL_CUDA_GPUS': '2'}, '0', ', GPU 0 of 2%s'),
     ({'NULL_CUDA_GPUS': '1'}, '0', ''),
     ({'NULL_CUDA_GPUS': '3', 'NULL_CUDA_USED_MIB': '8000,7800,0'}, '2',
-     ', GPU 2 of 3, as GPU 0, GPU 1: %s%%s' % MEMORY),
+     ', GPU 2 of 3, as GPU 0, 1: %s%%s' % MEMORY),
     ({'NULL_CUDA_GPUS': '4', 'NULL_CUDA_CONTEXT': '46,214,999,0'}, '3',
      ', GPU 3 of 4, as GPU 0: another program uses the GPU alone, in exclusive mode; '
      'GPU 1: the GPU does not start, CUDA_ERROR_ECC_UNCORRECTABLE; GPU 2: the GPU does '
@@ -104,7 +104,8 @@ MEMORY = 'other programs use the memory of the GPU'
     # The user's choice.
     ({'NULL_CUDA_GPUS': '2', 'CUDA_VISIBLE_DEVICES': '1,0'}, '1', ', GPU 1 of 2%s'),
     ({'NULL_CUDA_GPUS': '2', 'CUDA_VISIBLE_DEVICES': 'GPU-1,MIG-0',
-      'NULL_CUDA_USED_MIB': '0,8000'}, '0', ', MIG-0 of 2, as GPU-1: %s%%s' % MEMORY),
+      'NULL_CUDA_USED_MIB': '0,8000'}, '0',
+     ', GPU MIG-0 of 2, as GPU GPU-1: %s%%s' % MEMORY),
     ({'NULL_CUDA_GPUS': '2', 'NULL_CUDA_SMS': '1,40', 'CUDA_VISIBLE_DEVICES': '0'}, '0',
      '')])
 def test_it_trains_on_the_first_gpu_that_is_usable_and_free(
@@ -167,7 +168,7 @@ def test_a_gpu_that_cannot_be_used_is_told_twice(settings, why, only_ask, tmp_pa
     ({'NULL_CUDA_USED_MIB': '7800'}, ['--device', 'gpu'],
      BUSY % DETAILS % ('7.0', 92)),
     ({'NULL_CUDA_USED_MIB': '8000,7800', 'NULL_CUDA_GPUS': '2'}, [],
-     'error: GPU 0, GPU 1: %s: stop them (nvidia-smi lists them), or use --device cpu'
+     'error: GPU 0, 1: %s: stop them (nvidia-smi lists them), or use --device cpu'
      % MEMORY),
     ({'NULL_CUDA_USED_MIB': '8000,0', 'NULL_CUDA_GPUS': '2',
       'CUDA_VISIBLE_DEVICES': '0'}, [], NOTHING_FREE),

@@ -80,8 +80,8 @@ def choose(config, device):
                             % (why, ', or '.join(ways)))
         why = 'since %s: %s' % (why, advice) if advice else 'since ' + why
     config.device_count['GPU'] = 0
-    with _visible('-1'), _without_error(b'failed call to cuInit'):
-        _hide_driver()
+    _hide_driver()
+    with _without_error(b'failed call to cuInit'):
         _list_gpus(config)  # TensorFlow looks for GPUs once in a process: now
     return Device('CPU', 'the CPU, ' + why, device != 'cpu')
 
@@ -94,18 +94,16 @@ def _use(config, machine, number):
               'driver compiles it, which takes five minutes or more: %s'
               % (chosen.name, gpu.verdict(machine).advice), file=sys.stderr)
     # TensorFlow takes memory on every GPU that it sees.
-    with _visible(machine.ids[number]):
-        if not _list_gpus(config):
-            raise UserError('TensorFlow does not list the GPU (%s): see what it says '
-                            'with TF_CPP_MIN_LOG_LEVEL=0, or use --device cpu'
-                            % chosen.name)
-    where = 'the GPU: ' + chosen.name
-    if len(machine.gpus) > 1:
-        where += ', %s of %d%s; CUDA_VISIBLE_DEVICES chooses another' % (
-            gpu.label(machine, number), len(machine.gpus),
-            ', as ' + gpu.reasons(machine, gpu.verdicts(machine)[:number])
-            if number else '')
-    return Device(chosen.name, where, False)
+    os.environ['CUDA_VISIBLE_DEVICES'] = machine.ids[number]
+    if not _list_gpus(config):
+        raise UserError('TensorFlow does not list the GPU (%s): see what it says with '
+                        'TF_CPP_MIN_LOG_LEVEL=0, or use --device cpu' % chosen.name)
+    more = ', GPU %s of %d%s; CUDA_VISIBLE_DEVICES chooses another' % (
+        machine.ids[number], len(machine.gpus),
+        ', as ' + gpu.reasons(machine, gpu.verdicts(machine)[:number])
+        if number else '')
+    return Device(chosen.name, 'the GPU: %s%s' % (
+        chosen.name, more if len(machine.gpus) > 1 else ''), False)
 
 
 def _list_gpus(config):
@@ -126,35 +124,23 @@ def _hide_driver():
     TensorFlow starts the driver even if all GPUs are hidden, and a broken one hangs or
     crashes. The file has an ELF header, three segments, a dynamic section and a name.
     """
-    if gpu.is_loaded():  # and comes first
+    os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
+    if gpu.is_loaded():  # the driver itself
         if gpu.look(gpu.tensorflow_folder()).error[0] is None:
             raise UserError('the NVIDIA driver gives no answer, and LD_PRELOAD makes '
                             'TensorFlow wait for it: unset LD_PRELOAD')
         return
-    load, dynamic, stack = 1, 2, 0x6474e551  # kinds of segments
     with tempfile.NamedTemporaryFile() as f, contextlib.suppress(OSError):
         f.write(struct.pack('<4s12B2HI3QI6H', b'\x7fELF', 2, 1, 1, *bytes(9),
                             3, 62, 1, 0, 64, 0, 0, 64, 56, 3, 0, 0, 0))
-        for kind, at, size in ((load, 0, 342), (dynamic, 232, 96), (stack, 0, 0)):
+        # PT_LOAD, PT_DYNAMIC, PT_GNU_STACK.
+        for kind, at, size in (1, 0, 342), (2, 232, 96), (0x6474e551, 0, 0):
             f.write(struct.pack('<2I6Q', kind, 6, at, at, at, size, size, 4096))
-        # The places and sizes of strings and symbols, and the library's name.
+        # DT_STRTAB, DT_SYMTAB, DT_STRSZ, DT_SYMENT, DT_SONAME, DT_NULL.
         f.write(struct.pack('<12Q14s', 5, 328, 6, 328, 10, 14, 11, 24, 14, 1, 0, 0,
                             b'\0libcuda.so.1\0'))
         f.flush()
         ctypes.CDLL(f.name)
-
-
-@contextlib.contextmanager
-def _visible(gpus):
-    """Set CUDA_VISIBLE_DEVICES in the block."""
-    before = os.environ.get('CUDA_VISIBLE_DEVICES')
-    os.environ['CUDA_VISIBLE_DEVICES'] = gpus
-    try:
-        yield
-    finally:
-        del os.environ['CUDA_VISIBLE_DEVICES']
-        if before is not None:
-            os.environ['CUDA_VISIBLE_DEVICES'] = before
 
 
 @contextlib.contextmanager

@@ -1,7 +1,5 @@
 """Ask the NVIDIA driver which GPU TensorFlow 1.15 can use; if none, say why.
 
-    python -m training.gpu    prints the diagnosis (make check-gpu)
-
 TensorFlow 1.15 aborts on a GPU that is too old or has no memory left, so ask before it
 does. The driver is asked about all GPUs in another process, because cuInit reads
 CUDA_VISIBLE_DEVICES only once, and because a broken driver may hang or crash.
@@ -15,9 +13,6 @@ import subprocess
 import sys
 import threading
 import typing
-
-from training.environment import import_tensorflow
-from training.errors import reports_errors
 
 # What the wheel tensorflow-gpu 1.15 loads: the driver, CUDA 10.0 and cuDNN 7
 # (tensorflow/stream_executor/platform/default/dso_loader.cc).
@@ -225,7 +220,9 @@ def verdict(machine):
     if problem:
         return Verdict('unusable', *problem)
     found = verdicts(machine)
-    best = min(found, key=lambda each: ('usable', 'busy', 'unusable').index(each.state))
+    best = min(found, key=lambda each: (  # the first with advice, if none is usable
+        ('usable', 'busy', 'unusable').index(each.state),
+        each.state == 'unusable' and each.advice is None))
     return best._replace(why=reasons(
         machine, [best] if best.state == 'usable' else found))
 
@@ -240,17 +237,11 @@ def verdicts(machine):
 def reasons(machine, found):
     """Return in one line why the verdicts `found` are what they are."""
     if len(machine.gpus) == 1:
-        return '%s (%s)' % (found[0].why, _details(machine.gpus[0]))
+        return '%s (%s)' % (found[0].why, details(machine.gpus[0]))
     gpus = {}  # in the order of the verdicts
     for each in found:
-        gpus.setdefault(each.why, []).append(label(machine, each.gpu))
-    return '; '.join('%s: %s' % (', '.join(gpus[why]), why) for why in gpus)
-
-
-def label(machine, index):
-    """Return GPU 0 or the like, or the UUID that CUDA_VISIBLE_DEVICES gives."""
-    name = machine.ids[index]
-    return 'GPU ' + name if name.isdecimal() else name
+        gpus.setdefault(each.why, []).append(machine.ids[each.gpu])
+    return '; '.join('GPU %s: %s' % (', '.join(gpus[why]), why) for why in gpus)
 
 
 def once_installed(machine):
@@ -275,7 +266,8 @@ def _is_too_old(machine, gpu):
     return machine.for_cuda_10 and gpu.capability < COMPILED[0]
 
 
-def _details(gpu):
+def details(gpu):
+    """Return the name of a GPU, its compute capability and free memory."""
     return '%s, compute capability %d.%d%s' % (
         gpu.name, *gpu.capability,
         ', %d of %d MiB free' % gpu.memory if gpu.memory else '')
@@ -345,23 +337,6 @@ def _judge(machine, gpu):
     return Verdict('usable', 'TensorFlow supports this GPU', None)
 
 
-def describe(machine):
-    """Return the diagnosis as a list of lines."""
-    state, why, advice, _ = verdict(machine)
-    return [
-        'driver: %s' % (machine.driver or (
-            'present, version unknown' if machine.libraries[DRIVER_LIBRARY]
-            else 'none')),
-        *(['CUDA of the driver: %d.%d' % machine.cuda] if machine.cuda else []),
-        *['%s: %s: %s, %s' % (label(machine, each.gpu), _details(gpu), *each[:2])
-          for gpu, each in zip(machine.gpus, verdicts(machine))],
-        *['%s: %s' % (name, path or 'not found')
-          for name, path in machine.libraries.items()],
-        'TensorFlow 1.15 %s use a GPU here: %s' % (
-            'cannot' if state != 'usable' else 'may' if advice else 'can', why),
-        *(['next: ' + advice] if advice else [])]
-
-
 def tensorflow_folder():
     """Return the folder for `look`, that of the installed TensorFlow."""
     import tensorflow as tf
@@ -369,16 +344,3 @@ def tensorflow_folder():
     # The wheel says 10, conda's package 10.0. NVIDIA's builds have CUDA 11 and 12.
     cuda = getattr(build_info, 'cuda_version_number', None) or '0'
     return tf.sysconfig.get_lib() if re.match(r'10(\.0\b|$)', cuda) else None
-
-
-@reports_errors
-def main(argv=None):
-    """Print the diagnosis of this machine; return 1 if no GPU can be used."""
-    import_tensorflow()
-    machine = look(tensorflow_folder())
-    print('\n'.join(describe(machine)))
-    return 0 if verdict(machine).state == 'usable' else 1
-
-
-if __name__ == '__main__':
-    sys.exit(main())
