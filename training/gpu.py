@@ -35,10 +35,6 @@ DRIVER_10, DRIVER_12 = '410.48', '525.60.13'
 # context takes 300 of them.
 NEEDED_MEMORY = 400
 
-# TensorFlow ignores a GPU with fewer multiprocessors than 8 beside one with more
-# (GetMinGPUMultiprocessorCount in tensorflow/core/common_runtime/gpu/gpu_device.cc).
-NEEDED_MULTIPROCESSORS = 8
-
 # Seconds to wait for the driver: until a line says so, and at most. A server with many
 # GPUs, without nvidia-persistenced, may take half a minute.
 PATIENCE, LIMIT = 10, 120
@@ -46,11 +42,6 @@ PATIENCE, LIMIT = 10, 120
 # CUresult and CUdevice_attribute in cuda.h.
 OUT_OF_MEMORY, DEVICE_UNAVAILABLE, NO_DEVICE, INVALID_DEVICE = 2, 46, 100, 101
 MULTIPROCESSORS, CAPABILITY_MAJOR, CAPABILITY_MINOR = 16, 75, 76
-
-# Advice for a GPU newer than Turing, which needs cuBLAS 12 (see tools/cuda.py).
-NEWER = "if it fails, use NVIDIA's build of TensorFlow 1.15 (docs/gpu.md)"
-WAIT = 'wait at the first start, while the driver compiles TensorFlow for it'
-UPDATE = 'update the driver to %s or newer, which cuBLAS 12 needs' % DRIVER_12
 
 # Advice for a CUresult of cuInit, and for all others.
 RESTART = 'see what nvidia-smi says; if that fails too, restart the machine'
@@ -124,10 +115,10 @@ def look(folder):
     try:
         answer, said = child.communicate(timeout=LIMIT)
     except subprocess.TimeoutExpired:
-        child.kill()  # and do not wait: in a driver that hangs, it may not end
         said = b'not in %d s' % LIMIT
     finally:
         notice.cancel()
+        child.kill()  # and do not wait: in a driver that hangs, it may not end
     if child.returncode == 0:
         machine = Machine(*ast.literal_eval(answer.decode().splitlines()[-1]))
         return machine._replace(gpus=[Gpu(*each) for each in machine.gpus])
@@ -316,7 +307,7 @@ def _judge(machine, gpu):
                        'make gpu')
     most = max(other.multiprocessors for other in machine.gpus
                if not _is_too_old(machine, other))
-    if gpu.multiprocessors < min(NEEDED_MULTIPROCESSORS, most):
+    if gpu.multiprocessors < min(8, most):  # as TensorFlow's gpu_device.cc does
         return Verdict('unusable', 'TensorFlow ignores a small GPU (multiprocessors: '
                        '%d) beside a larger one (%d)' % (gpu.multiprocessors, most),
                        None)
@@ -329,11 +320,15 @@ def _judge(machine, gpu):
     if number or gpu.memory[0] < NEEDED_MEMORY:
         return Verdict('busy', 'other programs use the memory of the GPU',
                        'stop them (nvidia-smi lists them)')
-    if is_newer(machine, gpu):
+    if is_newer(machine, gpu):  # and needs cuBLAS 12 (see tools/cuda.py)
         return Verdict('usable', 'the GPU is newer than CUDA 10.0',
-                       NEWER if machine.cuda >= (12, 0) else UPDATE)
+                       'update the driver to %s or newer, which cuBLAS 12 needs'
+                       % DRIVER_12 if machine.cuda < (12, 0) else "if it fails, use "
+                       "NVIDIA's build of TensorFlow 1.15 (docs/gpu.md)")
     if is_compiled_by_driver(machine, gpu):
-        return Verdict('usable', 'TensorFlow has no machine code for this GPU', WAIT)
+        return Verdict('usable', 'TensorFlow has no machine code for this GPU',
+                       'wait at the first start, while the driver compiles TensorFlow '
+                       'for it')
     return Verdict('usable', 'TensorFlow supports this GPU', None)
 
 
