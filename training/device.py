@@ -66,12 +66,12 @@ def choose(config, device):
     why = 'as --device cpu asks'
     if device != 'cpu':
         machine = gpu.look(gpu.tensorflow_folder())
-        state, why, advice, number = gpu.verdict(machine)
+        state, why, advice, _ = found = gpu.verdict(machine)
         if not tf.test.is_built_with_cuda():
             state, advice = 'unusable', None
             why = 'this TensorFlow is built without CUDA'
         if state == 'usable':
-            return _use(config, machine, number)
+            return _use(config, machine, found)
         ways = [advice] * bool(advice) + ['use --device cpu']
         if state == 'busy':
             raise UserError('%s: %s' % (why, ', or '.join(ways)))
@@ -86,24 +86,22 @@ def choose(config, device):
     return Device('CPU', 'the CPU, ' + why, device != 'cpu')
 
 
-def _use(config, machine, number):
-    """Return the `Device` of a GPU of a `gpu.Machine`."""
-    chosen = machine.gpus[number]
-    if gpu.is_compiled_by_driver(machine, chosen):
+def _use(config, machine, found):
+    """Return the `Device` of the GPU that a `gpu.Verdict` found usable."""
+    name, chosen = machine.gpus[found.gpu].name, machine.ids[found.gpu]
+    if found.advice:
         print('warning: TensorFlow has no machine code for %s. At the first start the '
               'driver compiles it, which takes five minutes or more: %s'
-              % (chosen.name, gpu.verdict(machine).advice), file=sys.stderr)
-    # TensorFlow takes memory on every GPU that it sees.
-    os.environ['CUDA_VISIBLE_DEVICES'] = machine.ids[number]
+              % (name, found.advice), file=sys.stderr)
+    os.environ['CUDA_VISIBLE_DEVICES'] = chosen  # it takes memory on all that it sees
     if not _list_gpus(config):
         raise UserError('TensorFlow does not list the GPU (%s): see what it says with '
-                        'TF_CPP_MIN_LOG_LEVEL=0, or use --device cpu' % chosen.name)
+                        'TF_CPP_MIN_LOG_LEVEL=0, or use --device cpu' % name)
     more = ', GPU %s of %d%s; CUDA_VISIBLE_DEVICES chooses another' % (
-        machine.ids[number], len(machine.gpus),
-        ', as ' + gpu.reasons(machine, gpu.verdicts(machine)[:number])
-        if number else '')
-    return Device(chosen.name, 'the GPU: %s%s' % (
-        chosen.name, more if len(machine.gpus) > 1 else ''), False)
+        chosen, len(machine.gpus), found.gpu and ', as ' + gpu.reasons(
+            machine, gpu.verdicts(machine)[:found.gpu]) or '')
+    return Device(name, 'the GPU: %s%s' % (
+        name, more if len(machine.gpus) > 1 else ''), False)
 
 
 def _list_gpus(config):

@@ -91,7 +91,7 @@ class Verdict(typing.NamedTuple):
     """Whether TensorFlow 1.15 can use a GPU."""
     state: str  # 'usable', 'unusable', or 'busy': it should be usable but is not now
     why: str
-    advice: str  # what to do, or None
+    advice: str  # what to do, or None. Of a usable GPU: the driver compiles for it
     gpu: int = None  # the index of the GPU in `Machine.gpus`
 
 
@@ -246,13 +246,6 @@ def is_newer(machine, gpu):
     return machine.for_cuda_10 and gpu.capability > NEWEST_CAPABILITY
 
 
-def is_compiled_by_driver(machine, gpu):
-    """Return whether TensorFlow's wheel has no machine code for a GPU."""
-    major, minor = gpu.capability
-    return machine.for_cuda_10 and (is_newer(machine, gpu) or not any(
-        major == compiled[0] and minor >= compiled[1] for compiled in COMPILED))
-
-
 def _is_too_old(machine, gpu):
     return machine.for_cuda_10 and gpu.capability < COMPILED[0]
 
@@ -325,7 +318,9 @@ def _judge(machine, gpu):
                        'update the driver to %s or newer, which cuBLAS 12 needs'
                        % DRIVER_12 if machine.cuda < (12, 0) else "if it fails, use "
                        "NVIDIA's build of TensorFlow 1.15 (docs/gpu.md)")
-    if is_compiled_by_driver(machine, gpu):
+    if machine.for_cuda_10 and not any(
+            gpu.capability[0] == major and gpu.capability[1] >= minor
+            for major, minor in COMPILED):
         return Verdict('usable', 'TensorFlow has no machine code for this GPU',
                        'wait at the first start, while the driver compiles TensorFlow '
                        'for it')
