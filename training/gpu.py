@@ -91,7 +91,7 @@ class Verdict(typing.NamedTuple):
     """Whether TensorFlow 1.15 can use a GPU."""
     state: str  # 'usable', 'unusable', or 'busy': it should be usable but is not now
     why: str
-    advice: str  # what to do, or None. Of a usable GPU: the driver compiles for it
+    advice: str  # what to do, or None. A usable GPU has one if the driver compiles
     gpu: int = None  # the index of the GPU in `Machine.gpus`
 
 
