@@ -27,7 +27,7 @@ names_data := $(filter-out file,$(origin DATA_DIR))
 # A $ in what the user sets is not make's.
 $(foreach name,DATA_DIR MIRROR FLAGS PYTHON MNIST_DATA_DIR, \
     $(if $(value $(name)),$(eval override $(name) := $$(value $(name)))))
-export DATA_DIR MIRROR FLAGS PYTHON MNIST_DATA_DIR
+export DATA_DIR MIRROR PYTHON MNIST_DATA_DIR
 # Packages come from the locks and go into .venv, whatever the user's settings are. These
 # say only where to fetch from, and how.
 fetching = PIP_CACHE_DIR PIP_CERT PIP_CLIENT_CERT PIP_CONFIG_FILE PIP_DEFAULT_TIMEOUT \
@@ -46,6 +46,7 @@ export HOME
 python = .venv/bin/python
 data_dir = --data_dir "$$DATA_DIR"
 mirror = $${MIRROR:+--mirror "$$MIRROR"}
+on_cpu = $(findstring --device cpu,$(subst =, ,$(strip $(FLAGS))))
 # Inside '' the shell takes a $ as it is.
 flags = $(if $(findstring ',$(FLAGS)),$(FLAGS),$(subst $$,\$$,$(FLAGS)))
 
@@ -57,9 +58,7 @@ train = $(python) train_lstm_mnist.py
 report_signal = { status=$$?; case $$status in \
 	137) echo 'error: the training was killed (status 137), probably because there is too little memory: see dmesg, and the limit of the container or the job' >&2;; \
 	132|133|134|135|136|139) echo "error: TensorFlow aborted (status $$status): see the lines above and dmesg" >&2; \
-	    case $$FLAGS in *--device?cpu*) ;; *) \
-	        echo 'If it trained on a GPU, see nvidia-smi; if it happens again, add --device cpu to FLAGS.' >&2;; \
-	    esac;; \
+	    $(if $(on_cpu),,echo 'If it trained on a GPU, see nvidia-smi; if it happens again, add --device cpu to FLAGS.' >&2);; \
 	*) exit $$status;; \
 	esac; \
 	echo "If the run directory named above has a checkpoint, go on with make train FLAGS='--resume runs/...'." >&2; \
@@ -67,7 +66,7 @@ report_signal = { status=$$?; case $$status in \
 
 # Digits never replace data that the user names, or that of a run to --resume. There,
 # DATA_DIR is passed only if the user set it: its default may not be the run's folder.
-train: .venv/installed $(if $(filter 0,$(GPU)),,gpu-if-any)
+train: .venv/installed $(if $(filter 0,$(GPU))$(on_cpu),,gpu-if-any)
 ifneq (,$(filter --data_dir% --dataset% --mirror% --resume%,$(FLAGS))$(names_data))
 	@$(train) $(if $(names_data),$(data_dir)) $(mirror) $(flags) || $(report_signal)
 else
@@ -92,7 +91,7 @@ gpu-if-any: .venv/installed
 	    echo 'To train on the CPU: make train GPU=0' >&2; exit 1; }
 
 check-gpu: .venv/installed
-	@$(python) -m training.gpu || true
+	@$(python) tools/check_gpu.py || true
 
 test: .venv/installed
 	@$(python) -m pytest -n 2 --dist worksteal

@@ -23,7 +23,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
 import data  # noqa: E402
-from training import mnist_files  # noqa: E402
+from training import gpu, mnist_files  # noqa: E402
 
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
 os.environ['no_proxy'] = '127.0.0.1'
@@ -48,6 +48,13 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: not item.get_closest_marker('long'))
 
 
+@pytest.fixture(autouse=True)
+def ask_the_driver_again():
+    """A process asks the driver once. Each test is to be like a process."""
+    gpu.look.cache_clear()
+    yield
+
+
 @pytest.fixture(scope='session')
 def null_gpu(tmp_path_factory):
     """Environment variables with which TensorFlow finds the GPU of tests/null_cuda."""
@@ -58,6 +65,18 @@ def null_gpu(tmp_path_factory):
                    check=True)
     return {'LD_LIBRARY_PATH': folder,
             'LD_PRELOAD': os.path.join(folder, 'libnull_cuda.so')}
+
+
+@pytest.fixture
+def made_up_driver(null_gpu, tmp_path):
+    """A function that compiles C into libcuda.so.1, and returns its folder."""
+    def made_up_driver(code):
+        (tmp_path / 'driver').mkdir()
+        (tmp_path / 'driver/cuda.c').write_text(code)
+        subprocess.run(['cc', '-w', '-shared', '-fPIC', '-o', 'libcuda.so.1', 'cuda.c'],
+                       cwd=str(tmp_path / 'driver'), check=True)
+        return str(tmp_path / 'driver')
+    return made_up_driver
 
 
 @pytest.fixture(scope='session')

@@ -31,7 +31,7 @@ def make_wheel(folder, tag, parts):
     """Write a wheel whose libraries contain their own names. Return its requirement."""
     package, version = parts[0].requirement.split(' ')[0].split('==')
     name = '%s-%s' % (package.replace('-', '_'), version)
-    path = folder / ('%s-%s-manylinux1_x86_64.whl' % (name, tag))
+    path = folder / ('%s-%s-%s.whl' % (name, tag, parts[0].platform))
     with zipfile.ZipFile(str(path), 'w') as wheel:
         for part in parts:
             for member in part.paths:
@@ -47,11 +47,11 @@ def make_wheel(folder, tag, parts):
 def machine(driver=True, cuda=False, capability=(7, 5), newest=(12, 2)):
     """Return a `gpu.Machine`, by default one with a T4 and without CUDA 10.0."""
     path = 'here' if driver else None
+    a_gpu = gpu.Gpu('A GPU', capability, 80, (0, ''), (8000, 8192))
     return gpu.Machine(
         None, newest if driver else None,
         dict(dict.fromkeys(gpu.CUDA_LIBRARIES, 'here' if cuda else None),
-             **{gpu.DRIVER_LIBRARY: path}),
-        (0, ''), [('A GPU', capability)] * driver, (0, ''), (8000, 8192), None)
+             **{gpu.DRIVER_LIBRARY: path}), (0, ''), [a_gpu] * driver, None)
 
 
 @pytest.fixture
@@ -167,6 +167,16 @@ def test_a_disk_that_is_too_small_gets_an_error_before_the_download(
     assert len(lines) == 1
 
 
+@pytest.mark.parametrize('glibc, fails', [('2.17', True), ('2.27', False)])
+def test_cublas_12_needs_glibc_2_27(glibc, fails, env, call, monkeypatch):
+    monkeypatch.setattr(os, 'confstr', lambda name: 'glibc ' + glibc)
+    status, _ = call('--cublas', '12', env)
+    assert status == (
+        'error: cuBLAS 12 needs glibc 2.27, and this is glibc 2.17: use NVIDIA\'s '
+        'build of TensorFlow 1.15 (docs/gpu.md)' if fails else 0)
+    assert call('--cublas', '10', env)[0] == 0
+
+
 @pytest.mark.parametrize('number, left', [(signal.SIGTERM, 1), (signal.SIGKILL, 2)])
 def test_a_stopped_download_is_deleted_at_once_or_by_the_next_run(
         number, left, env, folder, call):
@@ -253,6 +263,20 @@ def test_tensorflow_finds_all_libraries_but_the_drivers():
     del found['libcuda.so.1']
     assert found == {name: os.path.join(TENSORFLOW, name)
                      for name in gpu.CUDA_LIBRARIES}
+
+
+@needs_cuda
+def test_cublas_takes_its_own_cublaslt(tmp_path):
+    """A cluster's module puts another version into LD_LIBRARY_PATH."""
+    if not cuda.is_installed(TENSORFLOW, '12'):
+        pytest.skip('cuBLAS 12 is not installed: CUBLAS=12')
+    shutil.copy(os.path.join(TENSORFLOW, 'libcublasLt.so.12'), str(tmp_path))
+    code = ('import ctypes; ctypes.CDLL(%r); print(open("/proc/self/maps").read())'
+            % os.path.join(TENSORFLOW, 'libcublas.so.10.0'))
+    maps = subprocess.check_output([sys.executable, '-c', code], env=dict(
+        os.environ, LD_LIBRARY_PATH=str(tmp_path)), universal_newlines=True)
+    assert set(re.findall(r'/\S*libcublasLt\S*', maps)) == {
+        os.path.join(TENSORFLOW, 'libcublasLt.so.12')}
 
 
 @needs_cuda

@@ -51,8 +51,8 @@ SEVERAL = """2 root error(s) found.
     ('InternalError', 'CUDA runtime implicit initialization on GPU:0 failed. Status: '
      'out of memory', 'out of GPU memory', MEMORY),
     ('InternalError', 'Blas GEMM launch failed : a.shape=(128, 284)\n [[node]]',
-     'cuBLAS failed on the GPU', STOP + '; if the GPU is newer than RTX 20, see '
-     'docs/gpu.md'),
+     'the GPU failed', 'see what nvidia-smi and dmesg say, ' + STOP + ', or use '
+     '--device cpu; if the GPU is newer than RTX 20, see docs/gpu.md'),
     ('InternalError', 'GPU sync failed', 'the GPU failed',
      'see what nvidia-smi and dmesg say, or use --device cpu')])
 def test_tensorflows_errors_are_explained(kind, message, what, advice):

@@ -21,7 +21,7 @@ SCRIPT = 'train_lstm_mnist.py'
 FLAGS = ('--dataset', 'digits', '--keep_prob', 1, '--seed', 3, '--log_every', 1)
 
 
-diagnosis = subprocess.run([sys.executable, '-m', 'training.gpu'], cwd=ROOT,
+diagnosis = subprocess.run([sys.executable, 'tools/check_gpu.py'], cwd=ROOT,
                            env=dict(os.environ, **GPUS), stdout=subprocess.PIPE)
 pytestmark = pytest.mark.skipif(diagnosis.returncode, reason='no GPU can be used')
 computes = pytest.mark.skipif(b'Null CUDA device' in diagnosis.stdout,

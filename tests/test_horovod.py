@@ -264,7 +264,7 @@ def test_horovod_is_missing(tmp_path):
         assert 'horovod==0.28.1 ' in f.read()
 
 
-def test_the_first_session_of_a_process_has_the_threads_of_its_share(monkeypatch):
+def test_a_process_has_the_threads_of_its_share_and_one_gpu(monkeypatch):
     """Hvd stands in for Horovod, and keeps the config of the session."""
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '-1')  # changed by join
     monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: set(range(64)))
@@ -285,6 +285,14 @@ def test_the_first_session_of_a_process_has_the_threads_of_its_share(monkeypatch
     assert join(['--horovod']).on_rank0(lambda: 'result') == 'result'
     assert [(config.intra_op_parallelism_threads, config.inter_op_parallelism_threads,
              config.device_count['GPU']) for config in given] == [(4, 4, 0)]
+    Hvd.local_rank = lambda: 1
+    for gpus, own in ((None, '1'), ('5,GPU-2f,7', 'GPU-2f'), ('0,', ''),
+                      ('3', '3'), ('MIG-1f', 'MIG-1f'), ('', '')):  # a cluster gave one
+        monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+        if gpus is not None:
+            monkeypatch.setenv('CUDA_VISIBLE_DEVICES', gpus)
+        join(['--horovod', '--device', 'cpu'])
+        assert os.environ['CUDA_VISIBLE_DEVICES'] == own
 
 
 def test_data_that_differs_from_that_of_rank_0(monkeypatch, made_up_dir, tmp_path):

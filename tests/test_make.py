@@ -380,11 +380,13 @@ def test_a_dollar_inside_single_quotes_is_one(project):
 
 @pytest.mark.parametrize('variables, calls_cuda', [
     ([], '--if-gpu .venv'), (['CUBLAS=10'], '--if-gpu --cublas 10 .venv'),
-    (['GPU=0'], None)])
+    (['GPU=0'], None), (['FLAGS=--device cpu'], None),
+    (['FLAGS=--seed 1  --device=cpu'], None),
+    (['FLAGS=--device gpu'], '--if-gpu .venv')])
 def test_train_installs_cuda_if_there_is_a_gpu(variables, calls_cuda, with_python):
     assert make(with_python, 'train', *variables).returncode == 0
     asked = calls(with_python)
-    assert asked[-1] == 'train_lstm_mnist.py --data_dir MNIST_data'
+    assert asked[-1].startswith('train_lstm_mnist.py --data_dir MNIST_data')
     assert [line for line in asked if 'cuda.py' in line] == (
         ['tools/cuda.py ' + calls_cuda] if calls_cuda else [])
 
@@ -435,12 +437,12 @@ def test_train_on_the_digits_for_real_if_no_mirror_answers(project):
      '--steps=9'),
     ('gpu', 'tools/cuda.py .venv'),
     ('gpu CUBLAS=12', 'tools/cuda.py --cublas 12 .venv'),
-    ('check-gpu', '-m training.gpu'),
+    ('check-gpu', 'tools/check_gpu.py'),
     ('tensorboard FLAGS=--port=7', '--logdir runs --host localhost --port=7')])
 def test_a_target_calls_its_program(target, asked, project):
     write_environment(project, STAND_IN)
     write(project / '.venv' / 'bin' / 'tensorboard', STAND_IN)
-    (project / '-m.status').write_text('1')  # training.gpu finds no GPU
+    (project / 'tools/check_gpu.py.status').write_text('1')  # there is no GPU
     assert make(project, *target.split(' ')).returncode == 0
     assert calls(project)[-1] == asked
 

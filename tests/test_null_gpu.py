@@ -13,26 +13,32 @@ import sys
 import pytest
 from conftest import ROOT, call, run
 
+from training import gpu
+from training.gpu import ADVICE, RESTART
+
 SCRIPT = 'train_lstm_mnist.py'
 FLAGS = ('--dataset', 'digits', '--steps', 3, '--hidden_size', 8, '--layer_num', 1,
          '--batch_size', 16)
 GPU = 'training on the GPU: Null CUDA device'
-TOO_OLD = ('the GPU is too old for TensorFlow 1.15 (Null CUDA device, compute '
-           'capability 3.0; the lowest is 3.5)')
+DETAILS = 'Null CUDA device, compute capability %s, %d of 8192 MiB free'
+TOO_OLD = ('the GPU is too old for TensorFlow 1.15, whose lowest compute capability is '
+           '3.5 (%s)' % DETAILS % ('3.0', 7892))
 OLD_DRIVER = ('the NVIDIA driver supports CUDA 9.2, and TensorFlow 1.15 needs 10.0: '
               'update the driver to 410.48 or newer')
 NO_GPU = 'error: --device gpu: there is no GPU to use, since '
 OTHERS = 'stop other programs on the GPU (nvidia-smi lists them)'
-BLAS = ('error: cuBLAS failed on the GPU (Blas GEMM launch failed : a.shape=(16, 36), '
-        'b.shape=(36, 32), m=16, n=32, k=36): ' + OTHERS + '; if the GPU is newer than '
-        'RTX 20, see docs/gpu.md')
-BUSY = ('error: other programs use the memory of the GPU (Null CUDA device, %d MiB '
-        'free): stop them (nvidia-smi lists them), or use --device cpu')
-ALONE = ('error: another program uses the GPU alone (Null CUDA device, exclusive '
-         'mode): stop it (nvidia-smi lists it), or use --device cpu')
-RESTART = 'see what nvidia-smi says; if that fails too, restart the machine'
-NO_START = ('error: the GPU does not start (Null CUDA device, CUDA_ERROR_UNKNOWN): %s, '
-            'or use --device cpu' % RESTART)
+BLAS = ('error: the GPU failed (Blas GEMM launch failed : a.shape=(%s), b.shape=(%s), '
+        'm=%d, n=%d, k=%d): see what nvidia-smi and dmesg say, ' + OTHERS + ', or use '
+        '--device cpu; if the GPU is newer than RTX 20, see docs/gpu.md')
+BUSY = ('error: other programs use the memory of the GPU (%s): stop them (nvidia-smi '
+        'lists them), or use --device cpu')
+NOTHING_FREE = BUSY % 'Null CUDA device, compute capability 7.0'
+ALONE = ('error: another program uses the GPU alone, in exclusive mode (Null CUDA '
+         'device, compute capability 7.0): stop it (nvidia-smi lists it), or use '
+         '--device cpu')
+NO_START = ('error: the GPU does not start, CUDA_ERROR_UNKNOWN (Null CUDA device, '
+            'compute capability 7.0): %s, or use --device cpu' % RESTART)
+UNKNOWN = ('the NVIDIA driver shows no GPU (CUDA_ERROR_UNKNOWN): ' + ADVICE[999])
 
 
 FAILED = ('error: the GPU failed (%s): see what nvidia-smi and dmesg say, or use '
@@ -63,6 +69,7 @@ def only_ask(null_gpu, monkeypatch):
     The null GPU is seen by the process that asks the driver, and not by TensorFlow.
     """
     def only_ask(script, *args, **settings):
+        gpu.look.cache_clear()
         monkeypatch.delenv('CUDA_VISIBLE_DEVICES')
         for name, value in dict(null_gpu, **settings).items():
             monkeypatch.setenv(name, value)
@@ -76,15 +83,39 @@ def counts(path):
         r'^([a-z ]+)\t(\d+)', path.read_text(), re.M)}
 
 
-@pytest.mark.parametrize('visible, first', [({}, '0'),
-                                            ({'CUDA_VISIBLE_DEVICES': '1,0'}, '1')])
-def test_it_trains_on_the_first_gpu(visible, first, on_null_gpu, tmp_path):
+MEMORY = 'other programs use the memory of the GPU'
+
+
+@pytest.mark.parametrize('settings, first, chosen', [
+    ({'NULL_CUDA_GPUS': '2'}, '0', ', GPU 0 of 2%s'),
+    ({'NULL_CUDA_GPUS': '1'}, '0', ''),
+    ({'NULL_CUDA_GPUS': '3', 'NULL_CUDA_USED_MIB': '8000,7800,0'}, '2',
+     ', GPU 2 of 3, as GPU 0, 1: %s%%s' % MEMORY),
+    ({'NULL_CUDA_GPUS': '4', 'NULL_CUDA_CONTEXT': '46,214,999,0'}, '3',
+     ', GPU 3 of 4, as GPU 0: another program uses the GPU alone, in exclusive mode; '
+     'GPU 1: the GPU does not start, CUDA_ERROR_ECC_UNCORRECTABLE; GPU 2: the GPU does '
+     'not start, CUDA_ERROR_UNKNOWN%s'),
+    ({'NULL_CUDA_GPUS': '2', 'NULL_CUDA_CC': '3.0,7.5'}, '1',
+     ', GPU 1 of 2, as GPU 0: the GPU is too old for TensorFlow 1.15, whose lowest '
+     'compute capability is 3.5%s'),
+    ({'NULL_CUDA_GPUS': '2', 'NULL_CUDA_CC': '3.5,7.5', 'NULL_CUDA_SMS': '1,40'}, '1',
+     ', GPU 1 of 2, as GPU 0: TensorFlow ignores a small GPU (multiprocessors: 1) '
+     'beside a larger one (40)%s'),
+    # The user's choice.
+    ({'NULL_CUDA_GPUS': '2', 'CUDA_VISIBLE_DEVICES': '1,0'}, '1', ', GPU 1 of 2%s'),
+    ({'NULL_CUDA_GPUS': '2', 'CUDA_VISIBLE_DEVICES': 'GPU-1,MIG-0',
+      'NULL_CUDA_USED_MIB': '0,8000'}, '0',
+     ', GPU MIG-0 of 2, as GPU GPU-1: %s%%s' % MEMORY),
+    ({'NULL_CUDA_GPUS': '2', 'NULL_CUDA_SMS': '1,40', 'CUDA_VISIBLE_DEVICES': '0'}, '0',
+     '')])
+def test_it_trains_on_the_first_gpu_that_is_usable_and_free(
+        settings, first, chosen, on_null_gpu, tmp_path):
     log = tmp_path / 'log'
     done = on_null_gpu(SCRIPT, *FLAGS, '--run_dir', tmp_path / 'run',
-                       NULL_CUDA_GPUS='2', NULL_CUDA_LOG=str(log), **visible)
+                       NULL_CUDA_LOG=str(log), **settings)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[:2] == [
-        GPU + ', the first of 2; CUDA_VISIBLE_DEVICES chooses another',
+        GPU + (chosen and chosen % '; CUDA_VISIBLE_DEVICES chooses another'),
         'run directory: %s' % (tmp_path / 'run')]
     assert len(done.stderr.splitlines()) == 4  # and the progress, and where it is kept
     assert json.loads((tmp_path / 'run/result.json').read_text())['device'] == (
@@ -118,8 +149,7 @@ def test_a_long_start_is_announced_before_it_begins(
 @pytest.mark.parametrize('settings, why', [
     ({'NULL_CUDA_CC': '3.0'}, TOO_OLD),
     ({'NULL_CUDA_DRIVER': '9020'}, OLD_DRIVER),
-    ({'NULL_CUDA_FAIL': 'init:999'},
-     'the NVIDIA driver shows no GPU (CUDA_ERROR_UNKNOWN): ' + RESTART)])
+    ({'NULL_CUDA_FAIL': 'init:999'}, UNKNOWN)])
 def test_a_gpu_that_cannot_be_used_is_told_twice(settings, why, only_ask, tmp_path):
     done = only_ask(SCRIPT, *FLAGS, '--run_dir', tmp_path / 'run', **settings)
     assert done.returncode == 0
@@ -134,8 +164,14 @@ def test_a_gpu_that_cannot_be_used_is_told_twice(settings, why, only_ask, tmp_pa
      NO_GPU + TOO_OLD + ': use --device cpu'),
     ({'NULL_CUDA_DRIVER': '9020'}, ['--device', 'gpu'],
      NO_GPU + OLD_DRIVER + ', or use --device cpu'),
-    ({'NULL_CUDA_USED_MIB': '8000'}, [], BUSY % 0),
-    ({'NULL_CUDA_USED_MIB': '7800'}, ['--device', 'gpu'], BUSY % 92),
+    ({'NULL_CUDA_USED_MIB': '8000'}, [], NOTHING_FREE),
+    ({'NULL_CUDA_USED_MIB': '7800'}, ['--device', 'gpu'],
+     BUSY % DETAILS % ('7.0', 92)),
+    ({'NULL_CUDA_USED_MIB': '8000,7800', 'NULL_CUDA_GPUS': '2'}, [],
+     'error: GPU 0, 1: %s: stop them (nvidia-smi lists them), or use --device cpu'
+     % MEMORY),
+    ({'NULL_CUDA_USED_MIB': '8000,0', 'NULL_CUDA_GPUS': '2',
+      'CUDA_VISIBLE_DEVICES': '0'}, [], NOTHING_FREE),
     ({'NULL_CUDA_FAIL': 'context:46'}, [], ALONE),
     ({'NULL_CUDA_FAIL': 'context:999'}, [], NO_START)])
 def test_a_gpu_that_is_busy_or_asked_for_in_vain_is_an_error(
@@ -164,7 +200,7 @@ def test_a_gpu_that_fails_is_not_a_damaged_checkpoint(
 
 
 @pytest.mark.parametrize('settings, flags, error', [
-    ({'NULL_CUDA_FAIL': 'cublas'}, [], BLAS),
+    ({'NULL_CUDA_FAIL': 'cublas'}, [], BLAS % ('16, 36', '36, 32', 16, 32, 36)),
     ({'NULL_CUDA_MIB': '720'}, ['--hidden_size', 4096], 'error: out of GPU memory '
      '(OOM): ' + OTHERS + ', or lower --batch_size, --hidden_size or --layer_num')])
 def test_a_gpu_that_fails_is_an_error(settings, flags, error, on_null_gpu, tmp_path):
@@ -205,8 +241,52 @@ def test_predict_uses_the_cpu_unless_it_is_asked_for_the_gpu(
     done = on_null_gpu(*what, '--device', 'gpu', NULL_CUDA_FAIL='copy')
     assert (done.returncode, done.error_lines) == (
         1, [FAILED % 'Failed to memcopy into scratch buffer for device 0'])
+    # A kernel fails, which TensorFlow tells when it calls cuBLAS.
+    done = on_null_gpu(*what, '--device', 'gpu', NULL_CUDA_FAIL='fault@50:719')
+    assert done.returncode == 1
+    assert [re.sub(r'a\.shape.*k=\d+', '', line) for line in done.error_lines] == [
+        re.sub(r'a\.shape.*k=%d', '', BLAS)]
     done = only_ask(*what, '--device', 'gpu', NULL_CUDA_USED_MIB='8000')
-    assert (done.returncode, done.stderr) == (1, BUSY % 0 + '\n')
+    assert (done.returncode, done.stderr) == (1, NOTHING_FREE + '\n')
+
+
+HANGS = '#include <unistd.h>\nint cuInit(unsigned flags) { for (;;) pause(); }'
+CRASHES = 'int cuInit(unsigned flags) { return *(volatile int *) 0; }'
+VERSION = '\nint cuDriverGetVersion(int *v) { *v = 12020; return 0; }'
+
+
+@pytest.mark.parametrize('code', [HANGS, CRASHES])
+def test_the_cpu_needs_no_driver(code, made_up_driver, digits_run, tmp_path):
+    folder = made_up_driver(code + VERSION)
+    for script in ((SCRIPT, *FLAGS, '--device', 'cpu', '--run_dir', tmp_path / 'run'),
+                   ('predict.py', digits_run, '--test', 3)):
+        done = run(*script, prefix=('env', '-u', 'CUDA_VISIBLE_DEVICES'),
+                   LD_LIBRARY_PATH=folder)
+        assert done.returncode == 0 and 'cuInit' not in done.stderr, done.stderr
+
+
+def test_without_a_usable_driver_it_trains_on_the_cpu(made_up_driver, tmp_path):
+    done = run(SCRIPT, *FLAGS, '--run_dir', tmp_path / 'run', prefix=(
+        'env', '-u', 'CUDA_VISIBLE_DEVICES'),
+        LD_LIBRARY_PATH=made_up_driver(CRASHES + VERSION))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith('training on the CPU, since the NVIDIA driver gives '
+                                  'no answer (status -11): ' + RESTART)
+
+
+@pytest.mark.parametrize('flags', [[], ['--device', 'cpu']])
+def test_a_driver_that_hangs_and_is_in_ld_preload_is_an_error(
+        flags, on_null_gpu, tmp_path):
+    limits = 'from training import gpu; gpu.PATIENCE, gpu.LIMIT = 0.5, 1'
+    (tmp_path / 'train.py').write_text(
+        'import sys; sys.path[0] = %r\n%s\nimport train_lstm_mnist\n'
+        'sys.exit(train_lstm_mnist.main())' % (ROOT, limits))
+    done = on_null_gpu(str(tmp_path / 'train.py'), *FLAGS, *flags, cwd=tmp_path,
+                       NULL_CUDA_WAIT='1000')
+    assert (done.returncode, done.stderr.splitlines()) == (1, [
+        'waiting for the NVIDIA driver, 1 s at most',
+        'error: the NVIDIA driver gives no answer, and LD_PRELOAD makes TensorFlow '
+        'wait for it: unset LD_PRELOAD'])
 
 
 # One step of the whole network on the null GPU: where operations run, what is copied.

@@ -143,7 +143,7 @@ def test_a_package_is_missing(package, what, digits_run, digits, tmp_path):
     (tf.errors.ResourceExhaustedError(None, None, 'OOM'),
      'error: out of memory (OOM): stop other programs, or lower --batch_size'),
     (tf.errors.InternalError(None, None, 'Blas GEMM launch failed'),
-     'error: cuBLAS failed on the GPU (Blas GEMM launch failed): ')])
+     'error: the GPU failed (Blas GEMM launch failed): ')])
 @pytest.mark.parametrize('of, name', [
     (tf.Session, '__init__'), (tf.saved_model, 'load'), (tf.Session, 'run')])
 def test_memory_or_the_gpu_fails(of, name, error, line, digits_run, monkeypatch,

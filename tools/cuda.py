@@ -19,6 +19,7 @@ import collections
 import fcntl
 import glob
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -29,19 +30,24 @@ import zipfile
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from training import gpu  # noqa: E402
 
-# Libraries of one wheel. `download` is the size of the wheel and `unpacked` that of
-# the libraries, in MB. `paths` are their paths in the wheel.
-Part = collections.namedtuple('Part', 'name requirement download unpacked paths')
+# Libraries of one wheel. `platform` is its tag. `download` is the size of the wheel and
+# `unpacked` that of the libraries, in MB. `paths` are their paths in the wheel.
+Part = collections.namedtuple(
+    'Part', 'name requirement platform download unpacked paths')
 
 CUDA_10 = Part(
     'CUDA 10.0 and cuDNN 7', 'cntk-gpu==2.7.post2 --hash=sha256:'
-    '6954c67b71aa637eb661df720ec72429b3298de9f14f67bfa7ce89752cfccc0d', 523, 466,
+    '6954c67b71aa637eb661df720ec72429b3298de9f14f67bfa7ce89752cfccc0d',
+    'manylinux1_x86_64', 523, 466,
     ('cntk/libs/libcudart.so.10.0', 'cntk/libs/libcurand.so.10.0',
      'cntk/libs/libcusparse.so.10.0', 'cntk/libs/libcudnn.so.7'))
 CUBLAS_10 = CUDA_10._replace(unpacked=71, paths=('cntk/libs/libcublas.so.10.0',))
+# The newest version with code for Volta. Its RPATH leads to its own libcublasLt before
+# LD_LIBRARY_PATH does; 12.1 has a RUNPATH and takes another version's from there.
 CUBLAS_12 = Part(
-    'cuBLAS 12', 'nvidia-cublas-cu12==12.1.3.1 --hash=sha256:'
-    'ee53ccca76a6fc08fb9701aa95b6ceb242cdaab118c3bb152af4e579af792728', 411, 623,
+    'cuBLAS 12', 'nvidia-cublas-cu12==12.9.3.13 --hash=sha256:'
+    'd7d51055f161b317c7105ddaae90e71eda059026074ffef93cf7cde2886bfe72',
+    'manylinux_2_27_x86_64', 581, 854,
     ('nvidia/cublas/lib/libcublasLt.so.12', 'nvidia/cublas/lib/libcublas.so.12'))
 
 # The parts and the links to install, by the version of cuBLAS. The wheels lack cuFFT
@@ -56,7 +62,8 @@ NAMES = {'10': 'CUDA 10.0', '12': 'CUDA 10.0 with cuBLAS 12'}
 UNTRIED = ('note: %s is newer than CUDA 10.0, so it needs cuBLAS 12. TensorFlow 1.15 '
            "with cuBLAS 12 was not tested on a GPU. %sOthers use NVIDIA's build of "
            'TensorFlow 1.15: see docs/gpu.md')
-LICENCES = ('https://docs.nvidia.com/cuda/archive/10.0/eula/ and '
+LICENCES = ('https://docs.nvidia.com/cuda/archive/10.0/eula/, '
+            'https://docs.nvidia.com/cuda/archive/12.9.0/eula/ and '
             'https://docs.nvidia.com/deeplearning/cudnn/sla/')
 LOCK = '.cuda.lock'
 
@@ -111,6 +118,11 @@ def install(environment, folder, cublas):
     """
     parts = missing(folder, cublas)
     wheels = {part.requirement: part for part in parts}
+    libc = os.confstr('CS_GNU_LIBC_VERSION')  # such as glibc 2.36
+    if (any(part.platform == CUBLAS_12.platform for part in parts)
+            and [int(number) for number in re.findall(r'\d+', libc)] < [2, 27]):
+        sys.exit('error: cuBLAS 12 needs glibc 2.27, and this is %s: use NVIDIA\'s '
+                 'build of TensorFlow 1.15 (docs/gpu.md)' % libc)
     unpacked = sum(part.unpacked for part in parts)
     if parts:  # else only a link changes
         print("Fetching NVIDIA's %s into %s, %d MB unpacked. Licences: %s" % (
@@ -123,8 +135,8 @@ def install(environment, folder, cublas):
         sys.exit('error: %s needs %d MB, and %d MB are free: make room and run again'
                  % (folder, needed, free))
     with tempfile.TemporaryDirectory('.part', 'cuda-', folder) as staging:
-        if parts:
-            fetch(environment, staging, wheels)
+        for part in wheels.values():
+            fetch(environment, staging, part)
         paths = [path for part in parts for path in part.paths]
         for wheel in glob.glob(os.path.join(glob.escape(staging), '*.whl')):
             with zipfile.ZipFile(wheel) as archive:
@@ -136,16 +148,16 @@ def install(environment, folder, cublas):
             os.replace(os.path.join(staging, name), os.path.join(folder, name))
 
 
-def fetch(environment, staging, requirements):
-    """Download wheels into a folder with the environment's pip."""
+def fetch(environment, staging, part):
+    """Download the wheel of a part into a folder with the environment's pip."""
     path = os.path.join(staging, 'requirements.txt')
     with open(path, 'w') as file:
-        file.write('\n'.join(requirements))
+        file.write(part.requirement)
     done = subprocess.run(
         [os.path.join(environment, 'bin', 'python'), '-m', 'pip', 'download',
          '--no-cache-dir', '--disable-pip-version-check', '--no-deps',
          '--only-binary=:all:', '--python-version=3.6', '--implementation=cp',
-         '--abi=cp36m', '--platform=manylinux1_x86_64', '--require-hashes',
+         '--abi=cp36m', '--platform=' + part.platform, '--require-hashes',
          '--requirement', path, '--dest', staging],
         stdout=sys.stderr, env=dict(os.environ, TMPDIR=staging))
     if done.returncode:
@@ -176,9 +188,10 @@ def run(folder, machine, flags):
     if flags.remove:
         remove(folder)
         return 'CUDA 10.0 was removed from %s' % flags.environment
-    newer = gpu.is_newer(machine)
+    chosen = gpu.once_installed(machine).gpu
+    newer = chosen is not None and gpu.is_newer(machine, machine.gpus[chosen])
     if newer:
-        print(UNTRIED % (machine.gpus[0][0], '' if machine.cuda >= (12, 0) else
+        print(UNTRIED % (machine.gpus[chosen].name, '' if machine.cuda >= (12, 0) else
                          'It needs the driver %s or newer. ' % gpu.DRIVER_12),
               file=sys.stderr)
     old_driver = machine.cuda and machine.cuda < (12, 0)  # not enough for cuBLAS 12
@@ -212,12 +225,10 @@ def main():
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         machine = gpu.look(folder)
-        if flags.if_gpu and not gpu.would_be_usable(machine):
+        if flags.if_gpu and gpu.once_installed(machine).state == 'unusable':
             return 0
         with lock(folder):
             print(run(folder, machine, flags), file=sys.stderr)
-    except gpu.UserError as error:
-        sys.exit('error: %s' % error)
     except OSError as error:
         sys.exit('error: cannot write into %s (%s): fix that and run again'
                  % (folder, error.strerror or error))

@@ -1,7 +1,10 @@
 """Choose the device that the graph runs on, and set up the session for it."""
 import collections
 import contextlib
+import ctypes
+import functools
 import os
+import struct
 import sys
 import tempfile
 
@@ -61,12 +64,12 @@ def choose(config, device):
     why = 'as --device cpu asks'
     if device != 'cpu':
         machine = gpu.look(gpu.tensorflow_folder())
-        state, why, advice = gpu.verdict(machine)
+        state, why, advice, _ = found = gpu.verdict(machine)
         if not tf.test.is_built_with_cuda():
             state, advice = 'unusable', None
             why = 'this TensorFlow is built without CUDA'
         if state == 'usable':
-            return _use(config, machine)
+            return _use(config, machine, found)
         ways = [advice] * bool(advice) + ['use --device cpu']
         if state == 'busy':
             raise UserError('%s: %s' % (why, ', or '.join(ways)))
@@ -75,25 +78,28 @@ def choose(config, device):
                             % (why, ', or '.join(ways)))
         why = 'since %s: %s' % (why, advice) if advice else 'since ' + why
     config.device_count['GPU'] = 0
-    with _visible('-1'), _without_error(b'failed call to cuInit'):
+    _hide_driver()
+    with _without_error(b'failed call to cuInit'):
         _list_gpus(config)  # TensorFlow looks for GPUs once in a process: now
     return Device('CPU', 'the CPU, ' + why, device != 'cpu')
 
 
-def _use(config, machine):
-    """Return the `Device` of the first GPU that a `gpu.Machine` shows."""
-    name, count = machine.gpus[0][0], len(machine.gpus)
-    if gpu.is_compiled_by_driver(machine):
+def _use(config, machine, found):
+    """Return the `Device` of the GPU that a `gpu.Verdict` found usable."""
+    name, chosen = machine.gpus[found.gpu].name, machine.ids[found.gpu]
+    if found.advice:
         print('warning: TensorFlow has no machine code for %s. At the first start the '
               'driver compiles it, which takes five minutes or more: %s'
-              % (name, gpu.verdict(machine).advice), file=sys.stderr)
-    # TensorFlow takes memory on every GPU that it sees.
-    with _visible('0' if machine.visible is None else machine.visible.split(',')[0]):
-        if not _list_gpus(config):
-            raise UserError('TensorFlow does not list the GPU (%s): see what it says '
-                            'with TF_CPP_MIN_LOG_LEVEL=0, or use --device cpu' % name)
-    more = ', the first of %d; CUDA_VISIBLE_DEVICES chooses another' % count
-    return Device(name, 'the GPU: %s%s' % (name, more if count > 1 else ''), False)
+              % (name, found.advice), file=sys.stderr)
+    os.environ['CUDA_VISIBLE_DEVICES'] = chosen  # it takes memory on all that it sees
+    if not _list_gpus(config):
+        raise UserError('TensorFlow does not list the GPU (%s): see what it says with '
+                        'TF_CPP_MIN_LOG_LEVEL=0, or use --device cpu' % name)
+    more = ', GPU %s of %d%s; CUDA_VISIBLE_DEVICES chooses another' % (
+        chosen, len(machine.gpus), found.gpu and ', as ' + gpu.reasons(
+            machine, gpu.verdicts(machine)[:found.gpu]) or '')
+    return Device(name, 'the GPU: %s%s' % (
+        name, more if len(machine.gpus) > 1 else ''), False)
 
 
 def _list_gpus(config):
@@ -107,17 +113,30 @@ def _list_gpus(config):
             % reason(error))
 
 
-@contextlib.contextmanager
-def _visible(gpus):
-    """Set CUDA_VISIBLE_DEVICES in the block."""
-    before = os.environ.get('CUDA_VISIBLE_DEVICES')
-    os.environ['CUDA_VISIBLE_DEVICES'] = gpus
-    try:
-        yield
-    finally:
-        del os.environ['CUDA_VISIBLE_DEVICES']
-        if before is not None:
-            os.environ['CUDA_VISIBLE_DEVICES'] = before
+@functools.lru_cache()
+def _hide_driver():
+    """Load an empty libcuda.so.1, which TensorFlow then takes for the driver.
+
+    TensorFlow starts the driver even if all GPUs are hidden, and a broken one hangs or
+    crashes. The file has an ELF header, three segments, a dynamic section and a name.
+    """
+    os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
+    if gpu.is_loaded():  # the driver itself
+        if gpu.look(gpu.tensorflow_folder()).error[0] is None:
+            raise UserError('the NVIDIA driver gives no answer, and LD_PRELOAD makes '
+                            'TensorFlow wait for it: unset LD_PRELOAD')
+        return
+    with tempfile.NamedTemporaryFile() as f, contextlib.suppress(OSError):
+        f.write(struct.pack('<4s12B2HI3QI6H', b'\x7fELF', 2, 1, 1, *bytes(9),
+                            3, 62, 1, 0, 64, 0, 0, 64, 56, 3, 0, 0, 0))
+        # PT_LOAD, PT_DYNAMIC, PT_GNU_STACK.
+        for kind, at, size in (1, 0, 342), (2, 232, 96), (0x6474e551, 0, 0):
+            f.write(struct.pack('<2I6Q', kind, 6, at, at, at, size, size, 4096))
+        # DT_STRTAB, DT_SYMTAB, DT_STRSZ, DT_SYMENT, DT_SONAME, DT_NULL.
+        f.write(struct.pack('<12Q14s', 5, 328, 6, 328, 10, 14, 11, 24, 14, 1, 0, 0,
+                            b'\0libcuda.so.1\0'))
+        f.flush()
+        ctypes.CDLL(f.name)
 
 
 @contextlib.contextmanager
@@ -161,9 +180,10 @@ def explain(error, on_gpu, can_shrink=True):
         advice = others if on_gpu else 'stop other programs'
         if can_shrink:
             advice += ', or lower --batch_size, --hidden_size or --layer_num'
-    elif 'Blas ' in str(error) or 'CUBLAS_' in str(error):
-        what = 'cuBLAS failed on the GPU'
-        advice = '%s; if the GPU is newer than RTX 20, see docs/gpu.md' % others
+    elif 'Blas ' in str(error):  # which fails after any other failure of the GPU, too
+        what = 'the GPU failed'
+        advice = ('see what nvidia-smi and dmesg say, %s, or use --device cpu; if the '
+                  'GPU is newer than RTX 20, see docs/gpu.md' % others)
     elif on_gpu and (isinstance(error, tf.errors.InternalError)
                      or 'memcopy' in str(error)):
         what = 'the GPU failed'

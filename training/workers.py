@@ -110,11 +110,12 @@ def join(argv):
                             'is built without MPI: begin them with horovodrun'
                             % launched())
         return Workers()
-    # Give each process one GPU. TensorFlow aborts if visible_device_list is set on a
-    # machine without a GPU, so use the environment variable.
+    # Give each process one GPU, unless a cluster has done so. TensorFlow aborts if
+    # visible_device_list is set on a machine without a GPU, so use the environment.
     rank, gpus = hvd.local_rank(), os.environ.get('CUDA_VISIBLE_DEVICES')
-    os.environ['CUDA_VISIBLE_DEVICES'] = str(rank) if gpus is None else ''.join(
-        gpus.split(',')[rank:rank + 1])
+    if gpus is None or ',' in gpus:
+        os.environ['CUDA_VISIBLE_DEVICES'] = str(rank) if gpus is None else ''.join(
+            gpus.split(',')[rank:rank + 1])
     return Workers(hvd, _first_config(argv, hvd.rank(), hvd.local_size()))
 
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 /* In loader.c. */
 void take_over(void);           /* makes TensorFlow's own runtime call this one, once */
@@ -27,8 +28,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 /* Settings. */
 
 static struct settings {
-    int gpus, major, minor, driver, mode;
-    size_t bytes, used;                     /* of each GPU; what others take of it */
+    int gpus, driver, mode;
+    size_t bytes;                           /* of each GPU */
     const char *name;
 } set;
 
@@ -40,6 +41,14 @@ static int fault_count, sticky;             /* sticky: what all calls fail with,
 static long setting(const char *name, long standard) {
     const char *value = getenv(name);
     return value && *value ? atol(value) : standard;
+}
+
+/* The same for a list with a value for each GPU. The last value is also for the rest. */
+static double setting_of(const char *name, int gpu, double standard) {
+    const char *value = getenv(name), *next;
+    if (!value || !*value) return standard;
+    while (gpu-- && (next = strchr(value, ','))) value = next + 1;
+    return atof(value);
 }
 
 /* Reads a list WHAT[@N][:CODE],... */
@@ -55,16 +64,13 @@ static void read_faults(const char *list) {
 }
 
 static void read_settings(void) {
-    const char *capability = getenv("NULL_CUDA_CC"), *name = getenv("NULL_CUDA_NAME");
+    const char *name = getenv("NULL_CUDA_NAME");
     set = (struct settings) {
         .gpus = setting("NULL_CUDA_GPUS", 1),
-        .major = 7,
         .driver = setting("NULL_CUDA_DRIVER", 10000),
         .mode = setting("NULL_CUDA_MODE", 0),
         .bytes = (size_t) setting("NULL_CUDA_MIB", 8192) << 20,
-        .used = (size_t) setting("NULL_CUDA_USED_MIB", 0) << 20,
         .name = name ? name : "Null CUDA device"};
-    if (capability) sscanf(capability, "%d.%d", &set.major, &set.minor);
     read_faults(getenv("NULL_CUDA_FAIL"));
 }
 
@@ -91,7 +97,10 @@ static int fails(const char *what, int standard) {
 /* The GPUs that the program sees, and counters. */
 
 #define MOST_GPUS 8
-static struct gpu { int number, contexts; size_t taken, peak; } gpus[MOST_GPUS];
+static struct gpu {
+    int number, contexts, capability, multiprocessors, context_error;
+    size_t used, taken, peak;               /* used: what others take of its memory */
+} gpus[MOST_GPUS];
 static int visible, inited;
 
 enum kind { H2D, D2H, D2D, MEMSET, ALLOC, HOST_ALLOC, STREAM, EVENT, RECORD, QUERY, WAIT,
@@ -174,8 +183,10 @@ static const struct error { int code, runtime; const char *name, *text; } errors
      "no kernel image is available for execution on the device"},
     {214, 39, E(ECC_UNCORRECTABLE), "uncorrectable ECC error encountered"},
     {700, 77, E(ILLEGAL_ADDRESS), "an illegal memory access was encountered"},
+    {304, UNKNOWN, E(OPERATING_SYSTEM), "OS call failed or operation not supported on this OS"},
     {702, 6, E(LAUNCH_TIMEOUT), "the launch timed out and was terminated"},
     {LAUNCH_FAILED, 4, E(LAUNCH_FAILED), "unspecified launch failure"},
+    {802, UNKNOWN, E(SYSTEM_NOT_READY), "system not yet initialized"},
     {803, UNKNOWN, E(SYSTEM_DRIVER_MISMATCH),
      "system has unsupported display driver / cuda driver combination"},
     {804, UNKNOWN, E(COMPAT_NOT_SUPPORTED_ON_DEVICE),
@@ -198,15 +209,16 @@ static int attribute_of(int attribute, int gpu) {
         [8] = 49152, 65536, 32,         /* shared memory; constants; threads of a warp */
         [11] = 2147483647, 65536,       /* pitch; registers of a block */
         [13] = 1530000, [36] = 877000,  /* kHz; of the memory */
-        [14] = 512, 1, 80, [19] = 1,    /* texture; overlap; SMs; maps host memory */
+        [14] = 512, 1, [19] = 1,        /* texture; overlap; maps host memory */
         [31] = 1, [41] = 1,             /* concurrent kernels; one address space */
         [37] = 4096, 6 << 20, 2048, 2,  /* bus; L2; threads of an SM; copy engines */
         [81] = 98304, 65536, [97] = 98304};  /* shared memory, registers of an SM */
     switch (attribute) {
+    case 16: return gpus[gpu].multiprocessors;
     case 20: return set.mode;        /* CU_DEVICE_ATTRIBUTE_COMPUTE_MODE */
     case 33: return 1 + gpus[gpu].number;  /* PCI bus */
-    case 75: return set.major;       /* compute capability */
-    case 76: return set.minor;
+    case 75: return gpus[gpu].capability / 10;
+    case 76: return gpus[gpu].capability % 10;
     default: return attribute > 0 && attribute <= 97 ? v100[attribute] : 0;
     }
 }
@@ -230,7 +242,8 @@ static void find_visible(void) {
     for (visible = 0; list && visible < MOST_GPUS; visible++) {
         char *end;
         long number = strtol(list, &end, 10);
-        if (!strncmp(list, "GPU-", 4)) {    /* the last digit of a UUID is the number */
+        if (!strncmp(list, "GPU-", 4) || !strncmp(list, "MIG-", 4)) {
+            /* The last digit of a UUID is the number. */
             end = (char *) list + strcspn(list, ",");
             number = end[-1] - '0';
         }
@@ -240,12 +253,18 @@ static void find_visible(void) {
                 visible = 0;
                 return;
             }
-        gpus[visible].number = (int) number;
+        gpus[visible] = (struct gpu) {
+            .number = (int) number,
+            .capability = 10 * setting_of("NULL_CUDA_CC", number, 7.0) + 0.5,
+            .multiprocessors = setting_of("NULL_CUDA_SMS", number, 80),
+            .context_error = setting_of("NULL_CUDA_CONTEXT", number, 0),
+            .used = (size_t) setting_of("NULL_CUDA_USED_MIB", number, 0) << 20};
         list = *end == ',' ? end + 1 : NULL;
     }
 }
 
 API int cuInit(unsigned flags) {
+    sleep(setting("NULL_CUDA_WAIT", 0));
     int error = fails("init", NO_DEVICE);
     pthread_mutex_lock(&lock);
     take_over();
@@ -293,7 +312,7 @@ API int cuGetErrorString(int error, const char **text) {
 }
 
 static size_t free_bytes(const struct gpu *g) {
-    size_t used = set.used + g->taken + g->contexts * CONTEXT_BYTES;
+    size_t used = g->used + g->taken + g->contexts * CONTEXT_BYTES;
     return used < set.bytes ? set.bytes - used : 0;
 }
 
@@ -301,7 +320,7 @@ API int cuDevicePrimaryCtxRetain(void **context, int device) {
     struct gpu *g = &gpus[device];
     int error = device_error(device);
     if (!error && !g->contexts) {
-        error = fails("context", OUT_OF_MEMORY);
+        error = g->context_error ? g->context_error : fails("context", OUT_OF_MEMORY);
         if (!error && free_bytes(g) < CONTEXT_BYTES) error = OUT_OF_MEMORY;
         if (!error) g->contexts = count(CONTEXT, 0, 1);
     }
@@ -551,7 +570,7 @@ API void __cudaUnregisterFatBinary(void **handle) {}
 struct function { size_t memory[3]; int threads, registers, versions[2], cache, shared[2]; };
 
 API int cudaFuncGetAttributes(struct function *f, const void *host) {
-    int version = 10 * set.major + set.minor;
+    int version = here()->capability;
     *f = (struct function) {{0}, 1024, 32, {version, version}, 0, {49152, 0}};
     return enter();
 }
