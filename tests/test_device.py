@@ -73,3 +73,9 @@ def test_errors_on_a_cpu_do_not_speak_of_a_gpu():
     # A run that is resumed keeps its sizes.
     assert str(device.explain(error, False, can_shrink=False)) == (
         'out of memory (OOM when allocating): stop other programs')
+
+
+def test_a_choice_leaves_the_users_variable_as_it_was(monkeypatch):
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '5')
+    assert device.choose(tf.ConfigProto(), 'cpu').name == 'CPU'
+    assert os.environ['CUDA_VISIBLE_DEVICES'] == '5'

@@ -79,7 +79,7 @@ def choose(config, device):
         why = 'since %s: %s' % (why, advice) if advice else 'since ' + why
     config.device_count['GPU'] = 0
     _hide_driver()
-    with _without_error(b'failed call to cuInit'):
+    with _visible('-1'), _without_error(b'failed call to cuInit'):
         _list_gpus(config)  # TensorFlow looks for GPUs once in a process: now
     return Device('CPU', 'the CPU, ' + why, device != 'cpu')
 
@@ -91,10 +91,10 @@ def _use(config, machine, found):
         print('warning: TensorFlow has no machine code for %s. At the first start the '
               'driver compiles it, which takes five minutes or more: %s'
               % (name, found.advice), file=sys.stderr)
-    os.environ['CUDA_VISIBLE_DEVICES'] = chosen  # it takes memory on all that it sees
-    if not _list_gpus(config):
-        raise UserError('TensorFlow does not list the GPU (%s): see what it says with '
-                        'TF_CPP_MIN_LOG_LEVEL=0, or use --device cpu' % name)
+    with _visible(chosen):  # TensorFlow takes memory on all that it sees
+        if not _list_gpus(config):
+            raise UserError('TensorFlow does not list the GPU (%s): see what it says '
+                            'with TF_CPP_MIN_LOG_LEVEL=0, or use --device cpu' % name)
     more = ', GPU %s of %d%s; CUDA_VISIBLE_DEVICES chooses another' % (
         chosen, len(machine.gpus), found.gpu and ', as ' + gpu.reasons(
             machine, gpu.verdicts(machine)[:found.gpu]) or '')
@@ -113,6 +113,19 @@ def _list_gpus(config):
             % reason(error))
 
 
+@contextlib.contextmanager
+def _visible(gpus):
+    """Set CUDA_VISIBLE_DEVICES in the block."""
+    before = {name: value for name, value in os.environ.items()
+              if name == 'CUDA_VISIBLE_DEVICES'}
+    os.environ['CUDA_VISIBLE_DEVICES'] = gpus
+    try:
+        yield
+    finally:
+        del os.environ['CUDA_VISIBLE_DEVICES']
+        os.environ.update(before)
+
+
 @functools.lru_cache()
 def _hide_driver():
     """Load an empty libcuda.so.1, which TensorFlow then takes for the driver.
@@ -120,7 +133,6 @@ def _hide_driver():
     TensorFlow starts the driver even if all GPUs are hidden, and a broken one hangs or
     crashes. The file has an ELF header, three segments, a dynamic section and a name.
     """
-    os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
     if gpu.is_loaded():  # the driver itself
         if gpu.look(gpu.tensorflow_folder()).error[0] is None:
             raise UserError('the NVIDIA driver gives no answer, and LD_PRELOAD makes '
