@@ -41,8 +41,8 @@ def parse_flags(argv=None):
                         help='test image N, from 0, of the data set that the '
                         'network was trained on, instead of files')
     parser.add_argument('--data_dir', type=folder,
-                        help="where --test finds MNIST's four files (default: "
-                        'where the training found them)')
+                        help="where --test and --page find MNIST's four files "
+                        '(default: where the training found them)')
     parser.add_argument('--rows', metavar='OUT.png|OUT.gif',
                         type=picture('.png', '.gif'),
                         help='draw the one image and, beside each of its rows, '
@@ -55,6 +55,9 @@ def parse_flags(argv=None):
     parser.add_argument('--show', metavar='OUT.png', type=picture('.png'),
                         help='draw the one FILE, the digit that was found in it, and '
                         'what the network gets of it')
+    parser.add_argument('--page', metavar='OUT.html', type=picture('.html'),
+                        help='write the network as a page that reads what one draws, '
+                        'in a browser, without a server')
     parser.add_argument('--as_is', action='store_true',
                         help='only scale each FILE to the size of the images that the '
                         'network reads, if it was trained on other pictures than '
@@ -69,14 +72,15 @@ def parse_flags(argv=None):
 
 def check_flags(parser, flags):
     """Exit with 2 if flags contradict each other."""
-    if (flags.test is None) == (not flags.files):
-        parser.error('name either FILEs or --test N')
+    images = len(flags.files) + (flags.test is not None)
+    if sum(map(bool, (flags.files, flags.test is not None, flags.page))) != 1:
+        parser.error('name either FILEs, --test N or --page OUT.html')
     if flags.show and not flags.files:
         parser.error('argument --show: draws a FILE, and there is none')
     for name in ('rows', 'cells', 'show'):
-        if getattr(flags, name) and len(flags.files) > 1:
+        if getattr(flags, name) and images != 1:
             parser.error('argument --%s: draws one image, and there are %d'
-                         % (name, len(flags.files)))
+                         % (name, images))
     drawings = [path for path in (flags.rows, flags.cells, flags.show) if path]
     paths = list(map(os.path.realpath, [*drawings, *flags.files]))
     if drawings and len(set(paths)) < len(paths):
@@ -84,11 +88,11 @@ def check_flags(parser, flags):
                      'name another file')
 
 
-def test_image(flags):
-    """Return the image that --test names, float32 [pixels] in [0, 1], and its label.
+def test_set(flags):
+    """Return the test set of the data that the network was trained on, a `DataSet`.
 
     Raises:
-        UserError: there is no such image, or the data set is not that of the run.
+        UserError: the data are not there, or are others.
     """
     dataset, data_dir, sha256 = (
         read_json(flags.run_dir, 'config.json', key)
@@ -104,7 +108,16 @@ def test_image(flags):
         raise UserError(
             '%s does not hold the files that %s was trained on: use --data_dir to name '
             'the folder that holds them' % (data_dir, flags.run_dir))
-    test = mnist.test
+    return mnist.test
+
+
+def test_image(flags):
+    """Return the image that --test names, float32 [pixels] in [0, 1], and its label.
+
+    Raises:
+        UserError: there is no such image, or the data set is not that of the run.
+    """
+    test = test_set(flags)
     if not 0 <= flags.test < test.num_examples:
         raise UserError('there is no test image %d: name one from 0 to %d'
                         % (flags.test, test.num_examples - 1))
@@ -133,8 +146,23 @@ def read(flags, path, shape):
     return seen[-1], path, ''
 
 
+def write_page(flags, network):
+    """Write the page that --page names."""
+    from reading import page
+    tests = []
+    try:
+        test = test_set(flags)
+        tests = page.first_of_classes(test.images, test.labels)
+    except UserError as error:
+        if flags.data_dir:
+            raise
+        print('warning: the page has no images of the test set: %s' % error,
+              file=sys.stderr)
+    write_picture(flags.page, page.make_page(network, tests))
+
+
 def write_picture(path, body):
-    """Write a picture, whole or not at all."""
+    """Write a picture or a page, whole or not at all."""
     try:
         write_whole(path, body)
     except OSError as error:
@@ -153,6 +181,8 @@ def main(argv=None):
     if steps != read_json(flags.run_dir, 'config.json', 'steps'):
         print('warning: the run in %s is not done: this is its network after '
               '%s steps' % (flags.run_dir, steps or 'fewer'), file=sys.stderr)
+    if flags.page:
+        return write_page(flags, network)
     status = 0
     for path in flags.files or [None]:
         try:

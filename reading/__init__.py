@@ -4,5 +4,6 @@ These modules import `training`. Nothing in `training` imports them. From the bo
 
     images           turn a photograph into an MNIST digit
     cells            compute the gates of a trained network, row by row
+    page             write the network as a page that reads what one draws
     pictures         draw the digit that was found, the rows, the gates
 """

@@ -263,8 +263,13 @@ usage('100', 'unrecognized arguments: 100')
 usage('--ema_decay 0.995', 'unrecognized arguments: --ema_decay 0.995')
 for flags, why in {
         '': 'the following arguments are required: RUN_DIR, FILE',
-        'run': 'name either FILEs or --test N',
-        'run a.png --test 1': 'name either FILEs or --test N',
+        'run': 'name either FILEs, --test N or --page OUT.html',
+        'run a.png --test 1': 'name either FILEs, --test N or --page OUT.html',
+        'run --test 1 --page o.html':
+            'name either FILEs, --test N or --page OUT.html',
+        'run --page o.htm': "argument --page: must end in .html, not 'o.htm'",
+        'run --page o.html --rows o.png':
+            'argument --rows: draws one image, and there are 0',
         'run a.png b.png --rows o.png':
             'argument --rows: draws one image, and there are 2',
         'run --rows o.png a.png b.png':
