@@ -261,12 +261,11 @@ usage('--resume run --run_dir b', 'argument --run_dir: not with --resume, which 
 usage('--step 5', 'unrecognized arguments: --step 5')
 usage('100', 'unrecognized arguments: 100')
 usage('--ema_decay 0.995', 'unrecognized arguments: --ema_decay 0.995')
+ONE_OF = 'name either FILEs, --test N, --page OUT.html or --errors OUT.png'
 for flags, why in {
         '': 'the following arguments are required: RUN_DIR, FILE',
-        'run': 'name either FILEs, --test N or --page OUT.html',
-        'run a.png --test 1': 'name either FILEs, --test N or --page OUT.html',
-        'run --test 1 --page o.html':
-            'name either FILEs, --test N or --page OUT.html',
+        'run': ONE_OF, 'run a.png --test 1': ONE_OF,
+        'run --test 1 --page o.html': ONE_OF, 'run a.png --errors o.png': ONE_OF,
         'run --page o.htm': "argument --page: must end in .html, not 'o.htm'",
         'run --page o.html --rows o.png':
             'argument --rows: draws one image, and there are 0',

@@ -105,8 +105,10 @@ class Network(object):
         _, timesteps, classes = (dim.size for dim in rows.tensor_shape.dim)
         pixels = signature.inputs['images'].tensor_shape.dim[1].size
         self.shape = timesteps, pixels // timesteps
-        self.names = (read_json(run_dir, 'config.json', 'class_names')
-                      or list(map(str, range(classes))))
+        names = read_json(run_dir, 'config.json', 'class_names')
+        if not isinstance(names, list) or len(names) != classes:
+            names = range(classes)  # an older version's run
+        self.names = list(map(str, names))
 
     def __call__(self, images):
         with self._explained():
