@@ -181,6 +181,9 @@ def test_a_bar_on_a_terminal(tmp_path):
                         r'Iter15, step 200, training accuracy \S+\n'
                         r'Iter31, step 400, training accuracy \S+\n'
                         r'test accuracy \S+\n', stdout)
+    said = re.findall(r'(\w+): 100%', shown)
+    assert [what for k, what in enumerate(said) if said[k - 1:k] != [what]] == [
+        'training', 'testing', 'validating', 'exporting', 'drawing', 'training']
     *_, last, kept = re.split('[\r\n]+', shown.strip())
     assert kept.startswith('kept in runs/')
     assert re.fullmatch(

@@ -49,7 +49,7 @@ class Run(object):
         self._directory = RunDirectory(flags.resume or flags.run_dir)
         self._device = None  # `device.Device`, once it is chosen
         self._hooks, self._metrics, self._step = [], None, 0
-        self._dataset = self.names = None
+        self._mnist = self.names = None
         self._resumed_from = workers.on_rank0(self._open)
 
     def _open(self):
@@ -110,7 +110,7 @@ class Run(object):
             mnist: the data, as `data.read_data_sets` returns it.
             build_export: function that builds the graph of `ExportHook`.
         """
-        flags, self._dataset = self._flags, mnist.source.name
+        flags, self._mnist = self._flags, mnist
         self._check_data(mnist)
         self.names = flags.class_names or mnist.source.names
         # Ranks other than 0 have no hooks, so they keep and show nothing.
@@ -185,7 +185,7 @@ class Run(object):
         """
         flags = self._flags
         result = {
-            'dataset': self._dataset,
+            'dataset': self._mnist.source.name,
             'steps': flags.steps,
             'resumed_from_step': self._resumed_from,
             'test_accuracy': float('%g' % test_accuracy),
@@ -200,12 +200,15 @@ class Run(object):
             # After all that can fail, since it says that the run is done.
             self._directory.write('result.json', dict(
                 result, seconds=time.perf_counter() - self._started))
+            self._metrics.say('drawing')
             for name, draw in (
                     ('curves.png', lambda: metrics.draw_curves(self._directory.path)),
                     ('errors.png', errors.draw)):
                 metrics.keep_picture(self._directory, name, draw)
+            self._metrics.close()
+            image = min(7, self._mnist.test.num_examples - 1)  # there is one
             print('kept in %s; try: %s' % (self._directory.path, _command(
-                'predict.py', self._directory.path, '--test', '7', '--rows',
+                'predict.py', self._directory.path, '--test', str(image), '--rows',
                 'rows.png')), file=sys.stderr)
         if self._device.substitute:
             print('note: this was trained on ' + self._device.where, file=sys.stderr)

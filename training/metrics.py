@@ -65,7 +65,18 @@ class MetricsHook(Hook):
             self._log(step)
         if step % VALIDATE_EVERY == 0 and step != self._flags.steps:
             self._validate(step)
+        if step == self._flags.steps:
+            self.say('testing')
         self._last = time.perf_counter()
+
+    def say(self, what):
+        """Say in the bar what the run does."""
+        self._bar.set_description(what)
+
+    def close(self):
+        """Close the bar, before the last lines of the run."""
+        self.say('training')
+        self._bar.close()
 
     def _log(self, step):
         rate = 1 / np.median(self._seconds[-len(self._losses):])
@@ -91,6 +102,7 @@ class MetricsHook(Hook):
         self._writer.flush()
 
     def end(self, result):
+        self.say('validating')
         steps = self._flags.steps
         self.write(steps, {'accuracy/test': result['test_accuracy']})
         accuracy, count = self._validate(steps), self._validation.num_examples
@@ -101,7 +113,7 @@ class MetricsHook(Hook):
         result['validation_accuracy'] = float('%g' % accuracy)
         result['median_step_seconds'] = (float(np.median(self._seconds))
                                          if self._seconds else None)
-        self._bar.close()  # before the last lines of the run
+        self.say('exporting')
 
 
 def draw_curves(run_dir):
@@ -116,9 +128,10 @@ def keep_picture(directory, name, draw):
     try:
         directory.write(name, draw())
     except Exception as error:  # the results are there, whatever fails here
-        print('warning: %s was not drawn (%s); the results are complete'
-              % (name, error if isinstance(error, UserError) else reason(error)),
-              file=sys.stderr)
+        tqdm.tqdm.write(  # above the bar
+            'warning: %s was not drawn (%s); the results are complete'
+            % (name, error if isinstance(error, UserError) else reason(error)),
+            file=sys.stderr)
 
 
 class AboveBar(object):
