@@ -159,16 +159,15 @@ def read(flags, path, network):
 def write_page(flags, network):
     """Write the page that --page names."""
     from reading import page
-    tests = []
     try:
         test = read_data(flags).test
-        tests = page.first_of_classes(test.images, test.labels)
     except UserError as error:
         if flags.data_dir:
             raise
+        test = None
         print('warning: the page has no images of the test set: %s' % error,
               file=sys.stderr)
-    write_picture(flags.page, page.make_page(network, tests))
+    write_picture(flags.page, page.make_page(network, test))
 
 
 def write_errors(flags, network):

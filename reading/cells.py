@@ -1,6 +1,5 @@
 """Compute the gates and states of a trained network, row by row."""
 import collections
-import itertools
 
 import numpy as np
 
@@ -51,9 +50,9 @@ def layer_names(weights):
 
     weights is {name of a variable: value}.
     """
-    name = 'RNN/multi_rnn_cell/cell_%d/basic_lstm_cell/'
-    return list(itertools.takewhile(lambda name: name + 'kernel' in weights,
-                                    map(name.__mod__, itertools.count())))
+    names = ['RNN/multi_rnn_cell/cell_%d/basic_lstm_cell/' % k
+             for k in range(len(weights))]
+    return [name for name in names if name + 'kernel' in weights]
 
 
 def _softmax(logits):

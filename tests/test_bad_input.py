@@ -403,7 +403,8 @@ CLASSES = ('error: data/classes.txt must hold 10 different names, each on a line
            'the labels 0 to 9, and it holds %d: fix it, or move it away')
 for how, body, count in (('too few', 'a\nb\n', 2), ('none', '', 0),
                          ('too many', 'abcdefghijk', 11),
-                         ('one empty', 'abcdefgh j', 9), ('one twice', 'abcdefghia', 9)):
+                         ('one empty', 'abcdefgh j', 9),
+                         ('one twice', 'abcdefghia', 9)):
     case('classes.txt: ' + how, CHECK, do(
         lambda path, body: path.write_text(body), 'data/classes.txt',
         body if '\n' in body else '\n'.join(body)), CLASSES % count)
