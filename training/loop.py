@@ -112,7 +112,8 @@ class Run(object):
         """
         flags, self._mnist = self._flags, mnist
         self._check_data(mnist)
-        self.names = flags.class_names or mnist.source.names
+        kept, names = flags.class_names or [], mnist.source.names
+        self.names = list(map(str, kept)) if len(kept) == len(names) else names
         # Ranks other than 0 have no hooks, so they keep and show nothing.
         if self.workers.rank == 0:
             self._begin_hooks(sess, m, mnist, build_export)
