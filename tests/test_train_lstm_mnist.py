@@ -161,7 +161,8 @@ def test_a_name_that_matplotlib_may_not_like(name, tmp_path):
 def test_defaults_are_the_tutorials():
     flags = vars(train_lstm_mnist.parse_flags([]))
     assert flags.pop('seed') in range(2 ** 31 - 1)
-    assert flags.pop('data_sha256') is flags.pop('num_validation') is None
+    assert [flags.pop(name) for name in (
+        'data_sha256', 'num_validation', 'class_names')] == [None] * 3
     assert flags == {
         'lr': 1e-3, 'batch_size': 128, 'keep_prob': 0.5, 'hidden_size': 256,
         'layer_num': 2, 'steps': 2000,
