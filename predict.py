@@ -43,8 +43,8 @@ def parse_flags(argv=None):
                         help='test image N, from 0, of the data set that the '
                         'network was trained on, instead of files')
     parser.add_argument('--data_dir', type=folder,
-                        help="where --test finds MNIST's four files (default: "
-                        'where the training found them)')
+                        help="where --test, --page and --errors find MNIST's four "
+                        'files (default: where the training found them)')
     parser.add_argument('--rows', metavar='OUT.png|OUT.gif',
                         type=picture('.png', '.gif'),
                         help='draw the one image and, beside each of its rows, '
@@ -57,6 +57,13 @@ def parse_flags(argv=None):
     parser.add_argument('--show', metavar='OUT.png', type=picture('.png'),
                         help='draw the one FILE, the digit that was found in it, and '
                         'what the network gets of it')
+    parser.add_argument('--page', metavar='OUT.html', type=picture('.html'),
+                        help='write the network as a page that reads what one draws, '
+                        'in a browser, without a server')
+    parser.add_argument('--errors', metavar='OUT.png', type=picture('.png'),
+                        help='draw which classes of the test set are taken for which, '
+                        'and the images that are named wrongly; print the accuracy. '
+                        '--data_dir may name other data than those of the training')
     parser.add_argument('--as_is', action='store_true',
                         help='only scale each FILE to the size of the images that the '
                         'network reads, if it was trained on other pictures than '
@@ -71,19 +78,50 @@ def parse_flags(argv=None):
 
 def check_flags(parser, flags):
     """Exit with 2 if flags contradict each other."""
-    if (flags.test is None) == (not flags.files):
-        parser.error('name either FILEs or --test N')
+    images = len(flags.files) + (flags.test is not None)
+    if sum(map(bool, (flags.files, flags.test is not None, flags.page,
+                      flags.errors))) != 1:
+        parser.error('name either FILEs, --test N, --page OUT.html or --errors '
+                     'OUT.png')
     if flags.show and not flags.files:
         parser.error('argument --show: draws a FILE, and there is none')
     for name in ('rows', 'cells', 'show'):
-        if getattr(flags, name) and len(flags.files) > 1:
+        if getattr(flags, name) and images != 1:
             parser.error('argument --%s: draws one image, and there are %d'
-                         % (name, len(flags.files)))
+                         % (name, images))
     drawings = [path for path in (flags.rows, flags.cells, flags.show) if path]
     paths = list(map(os.path.realpath, [*drawings, *flags.files]))
     if drawings and len(set(paths)) < len(paths):
         parser.error('a drawing would replace the image or the other drawing: '
                      'name another file')
+
+
+def read_data(flags):
+    """Return the data that the network was trained on, `mnist_files.DataSets`.
+
+    With --errors, --data_dir may name other data.
+
+    Raises:
+        UserError: the data are not there, or are others.
+    """
+    dataset, data_dir, sha256 = (
+        read_json(flags.run_dir, 'config.json', key)
+        for key in ('dataset', 'data_dir', 'data_sha256'))
+    is_other = flags.errors and flags.data_dir
+    if is_other:
+        dataset = 'mnist'
+    data_dir = flags.data_dir or data_dir
+    if not dataset:
+        raise UserError('%s does not tell what it was trained on: put back a '
+                        'whole config.json' % flags.run_dir)
+    with contextlib.redirect_stdout(io.StringIO()), \
+            contextlib.redirect_stderr(io.StringIO()):
+        mnist = data.read_data_sets(data_dir, dataset=dataset, mirrors=())
+    if not (is_other or mnist.source.is_of_run(sha256)):
+        raise UserError(
+            '%s does not hold the files that %s was trained on: use --data_dir to name '
+            'the folder that holds them' % (data_dir, flags.run_dir))
+    return mnist
 
 
 def test_image(flags):
@@ -92,31 +130,15 @@ def test_image(flags):
     Raises:
         UserError: there is no such image, or the data set is not that of the run.
     """
-    dataset, data_dir, sha256 = (
-        read_json(flags.run_dir, 'config.json', key)
-        for key in ('dataset', 'data_dir', 'data_sha256'))
-    data_dir = flags.data_dir or data_dir
-    if not dataset:
-        raise UserError('%s does not tell what it was trained on: put back a '
-                        'whole config.json' % flags.run_dir)
-    with contextlib.redirect_stdout(io.StringIO()), \
-            contextlib.redirect_stderr(io.StringIO()):
-        mnist = data.read_data_sets(data_dir, dataset=dataset, mirrors=())
-    if not mnist.source.is_of_run(sha256):
-        raise UserError(
-            '%s does not hold the files that %s was trained on: use --data_dir to name '
-            'the folder that holds them' % (data_dir, flags.run_dir))
-    test = mnist.test
+    test = read_data(flags).test
     if not 0 <= flags.test < test.num_examples:
         raise UserError('there is no test image %d: name one from 0 to %d'
                         % (flags.test, test.num_examples - 1))
     return test.images[flags.test], test.labels[flags.test].argmax()
 
 
-def read(flags, path, shape):
+def read(flags, path, network):
     """Read an image file, or for None the image that --test names.
-
-    shape is that of the images which the network reads.
 
     Returns:
         The image, float32 [pixels] in [0, 1]; its name; a str with its label, or ''.
@@ -126,17 +148,52 @@ def read(flags, path, shape):
     """
     if path is None:
         image, label = test_image(flags)
-        return image, 'test image %d' % flags.test, ', labelled %d' % label
+        return (image, 'test image %d' % flags.test,
+                ', labelled ' + network.names[label])
     from reading import images  # needs Pillow and scipy
-    seen = images.read_image(path, flags.as_is, shape)
+    seen = images.read_image(path, flags.as_is, network.shape)
     if flags.show:
         from reading import pictures  # needs matplotlib
-        write_picture(flags.show, pictures.draw_seen(*seen, shape))
+        write_picture(flags.show, pictures.draw_seen(*seen, network.shape))
     return seen[-1], path, ''
 
 
+def write_page(flags, network):
+    """Write the page that --page names."""
+    from reading import page
+    try:
+        test = read_data(flags).test
+    except UserError as error:
+        if flags.data_dir:
+            raise
+        test = None
+        print('warning: the page has no images of the test set: %s' % error,
+              file=sys.stderr)
+    write_picture(flags.page, page.make_page(network, test))
+
+
+def write_errors(flags, network):
+    """Draw the picture that --errors names, and print the accuracy."""
+    from reading.errors import Errors
+    mnist = read_data(flags)
+    if (mnist.source.shape != network.shape
+            or mnist.source.class_num > len(network.names)):
+        raise UserError(
+            '%s has images of %d x %d pixels with the labels 0 to %d, and the network '
+            'reads %d x %d pixels and knows %d classes: name another folder with '
+            '--data_dir' % (mnist.source.name, *mnist.source.shape,
+                            mnist.source.class_num - 1, *network.shape,
+                            len(network.names)))
+    images = mnist.test.images
+    errors = Errors(mnist, [rows[-1] for start in range(0, len(images), 500)
+                            for rows in network(images[start:start + 500])],
+                    network.names)
+    print('test accuracy %g' % errors.accuracy)
+    write_picture(flags.errors, errors.draw())
+
+
 def write_picture(path, body):
-    """Write a picture, whole or not at all."""
+    """Write a picture or a page, whole or not at all."""
     try:
         write_whole(path, body)
     except OSError as error:
@@ -155,28 +212,30 @@ def main(argv=None):
     if steps != read_json(flags.run_dir, 'config.json', 'steps'):
         print('warning: the run in %s is not done: this is its network after '
               '%s steps' % (flags.run_dir, steps or 'fewer'), file=sys.stderr)
+    if flags.page or flags.errors:
+        return (write_page if flags.page else write_errors)(flags, network)
     status = 0
     for path in flags.files or [None]:
         try:
-            image, name, labelled = read(flags, path, network.shape)
+            image, name, labelled = read(flags, path, network)
         except UserError as error:
             print('error: %s' % error, file=sys.stderr)
             status = 1
             continue
         rows, = network([image])
         digit = rows[-1].argmax()
-        print('%s: %d, probability %.4f%s'
-              % (name, digit, rows[-1, digit], labelled))
+        print('%s: %s, probability %.4f%s'
+              % (name, network.names[digit], rows[-1, digit], labelled))
         if rows[-1, digit] < SURE and flags.test is None:
             other = rows[-1].argsort()[-2]
-            print('unsure: in %s the digit may also be %d, probability %.4f; add '
+            print('unsure: in %s the digit may also be %s, probability %.4f; add '
                   '--show OUT.png to see what was found'
-                  % (name, other, rows[-1, other]), file=sys.stderr)
+                  % (name, network.names[other], rows[-1, other]), file=sys.stderr)
         if flags.rows:
             from reading import pictures  # needs matplotlib
             draw = (pictures.animate_rows if flags.rows.lower().endswith('.gif')
                     else pictures.draw_rows)
-            write_picture(flags.rows, draw(image, rows))
+            write_picture(flags.rows, draw(image, rows, network.names))
         if flags.cells:
             from reading import cells, pictures
             layers = cells.follow(network.weights(), image, rows)

@@ -69,6 +69,7 @@ def train(flags, run):
 
     import data
     import model
+    from reading.errors import Errors
 
     config = tf.ConfigProto()
     config.gpu_options.allow_growth = True
@@ -102,28 +103,30 @@ def train(flags, run):
                     mnist.train.epochs_completed, step, train_accuracy))
                 run.log(step, 'accuracy/training', train_accuracy)  # for TensorBoard
             run.after_step(step, loss)  # show the progress, save, stop after Ctrl-C
-        test_accuracy = test(sess, m, mnist, flags.batch_size)
+        test_accuracy, y_pre = test(sess, m, mnist, flags.batch_size)
         print('test accuracy %g' % test_accuracy)
-        run.end(test_accuracy)  # export, result.json, curves.png
+        # Export, result.json, curves.png, errors.png.
+        run.end(test_accuracy, Errors(mnist, y_pre, run.names))
 
 
 def test(sess, m, mnist, batch_size):
-    """Return the accuracy on the test images, all in one `sess.run`."""
+    """Return accuracy and y_pre of the test images, all in one `sess.run`."""
     import tensorflow as tf
 
     from training.device import is_out_of_memory
     from training.metrics import evaluate, fits_in_memory
     try:
         if fits_in_memory(m, mnist.test.num_examples):
-            return sess.run(m.accuracy, feed_dict={
+            return sess.run([m.accuracy, m.y_pre], feed_dict={
                 m._X: mnist.test.images, m.y: mnist.test.labels,
                 m.keep_prob: 1.0, m.batch_size: mnist.test.images.shape[0]})
     except tf.errors.OpError as error:
         if not is_out_of_memory(error):
             raise
     # There is no memory for all at once: test a part at a time.
-    accuracy, _ = evaluate(sess, m, mnist.test.images, mnist.test.labels, batch_size)
-    return accuracy
+    accuracy, _, y_pre = evaluate(sess, m, mnist.test.images, mnist.test.labels,
+                                  batch_size)
+    return accuracy, y_pre
 
 
 @reports_errors

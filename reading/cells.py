@@ -34,17 +34,25 @@ def follow(weights, image, rows):
     Raises:
         UserError: the network has other cells, or does not read row by row.
     """
-    name = 'RNN/multi_rnn_cell/cell_%d/basic_lstm_cell/'
     layers, x = [], image.reshape(len(rows), -1)
-    while name % len(layers) + 'kernel' in weights:
-        layers.append(_layer(x, weights[name % len(layers) + 'kernel'],
-                             weights[name % len(layers) + 'bias']))
+    for name in layer_names(weights):
+        layers.append(_layer(x, weights[name + 'kernel'], weights[name + 'bias']))
         x = layers[-1].h
     if not layers or not np.allclose(
             _softmax(x @ weights['W'] + weights['bias']), rows, atol=1e-3):
-        raise UserError('--cells draws BasicLSTMCells that read an image row by '
-                        'row, and this network is another: leave it out')
+        raise UserError('--cells and --page show BasicLSTMCells that read an image '
+                        'row by row, and this network is another: use --rows')
     return layers
+
+
+def layer_names(weights):
+    """Return what stands before kernel and bias in the names of each layer's weights.
+
+    weights is {name of a variable: value}.
+    """
+    names = ['RNN/multi_rnn_cell/cell_%d/basic_lstm_cell/' % k
+             for k in range(len(weights))]
+    return [name for name in names if name + 'kernel' in weights]
 
 
 def _softmax(logits):

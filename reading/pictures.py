@@ -5,7 +5,7 @@ import numpy as np
 
 from reading.cells import most_telling
 from training.errors import not_installed
-from training.plots import drawing, png
+from training.plots import drawing, literal, png
 
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -13,6 +13,8 @@ try:
     from PIL import Image  # a dependency of matplotlib
 except ImportError:
     raise not_installed('matplotlib')
+
+SHOWN = 20  # images in `draw_errors`
 
 
 @drawing()
@@ -41,12 +43,13 @@ def draw_seen(picture, box, image, shape=(28, 28)):
 
 
 @drawing()
-def draw_rows(image, rows):
+def draw_rows(image, rows, names):
     """Draw a digit and, beside each of its rows, the probabilities of the classes.
 
     Args:
         image: float [pixels] in [0, 1].
         rows: float [rows, classes], the probabilities after each row.
+        names: list of str, the names of the classes.
 
     Returns:
         A PNG file of 900 x 600 pixels.
@@ -55,35 +58,39 @@ def draw_rows(image, rows):
     digit = best[-1]
     # The first row after which the answer does not change.
     decided = max((row + 1 for row in np.flatnonzero(best != digit)), default=0)
-    figure = Figure(figsize=(9, 6), dpi=100, tight_layout=True)
+    figure = Figure(figsize=(9, 6), dpi=100, tight_layout={'rect': (0, 0.05, 1, 1)})
     left, right = figure.subplots(1, 2, sharey=True,
                                   gridspec_kw={'width_ratios': [28, 20]})
+    font = literal(''.join(names))
     _show_digit(left, image.reshape(len(rows), -1))
     left.set(ylabel='row', title='what is read')
     shades = right.imshow(rows, cmap='Blues', vmin=0, vmax=1, aspect='auto')
-    right.set(xticks=_ticks(rows.shape[1]), title='what it is taken for so far')
+    right.set_title('what it is taken for so far')
+    _name_ticks(right.xaxis, names)
     figure.colorbar(shades, ax=right, label='probability')
     for axes in (left, right):
-        axes.axhline(decided - 0.5, color='tab:red', linewidth=1)
-    figure.suptitle('%d with probability %.4f, the most likely from row %d on'
-                    % (digit, rows[-1, digit], decided))
+        line = axes.axhline(decided - 0.5, color='tab:red', linewidth=1)
+    said = figure.legend([line], ['from row %d on, %s is the most likely'
+                                  % (decided, names[digit])], loc='lower center')
+    said.get_texts()[0].set(**font)
+    figure.suptitle('%s, probability %.4f' % (names[digit], rows[-1, digit]), **font)
     return png(figure)
 
 
 @drawing()
-def animate_rows(image, rows):
+def animate_rows(image, rows, names):
     """Animate what `draw_rows` draws; return a GIF file of 640 x 320 pixels.
 
     A row is shown for 0.17 seconds, the last one for 2.
     """
-    first, *others = _frames(image.reshape(len(rows), -1), rows)
+    first, *others = _frames(image.reshape(len(rows), -1), rows, names)
     gif = io.BytesIO()
     first.save(gif, 'GIF', save_all=True, append_images=others, loop=0,
                duration=[170] * len(others) + [2000], optimize=True)
     return gif.getvalue()
 
 
-def _frames(image, rows):
+def _frames(image, rows, names):
     """Yield a `PIL.Image` for each row, of an image [rows, columns]."""
     figure = Figure(figsize=(6.4, 3.2), dpi=100, tight_layout=True)
     canvas = FigureCanvasAgg(figure)
@@ -92,7 +99,8 @@ def _frames(image, rows):
     line = left.axhline(0, color='tab:red', linewidth=1)
     left.set(xticks=[], yticks=[])
     bars = right.bar(range(rows.shape[1]), rows[0])
-    right.set(xticks=_ticks(rows.shape[1]), ylim=(0, 1), ylabel='probability')
+    right.set(ylim=(0, 1), ylabel='probability')
+    _name_ticks(right.xaxis, names)
     for row, probabilities in enumerate(rows):
         # Rows that are not read yet are faint.
         shown.set_data(image * np.where(np.arange(len(rows)) <= row, 1, 0.12)[:, None])
@@ -102,7 +110,8 @@ def _frames(image, rows):
             bar.set_color('tab:blue' if probability == probabilities.max()
                           else 'lightgray')
         left.set_title('rows 0 to %d' % row)
-        right.set_title('so far: %d' % probabilities.argmax())
+        right.set_title('so far: ' + names[probabilities.argmax()],
+                        **literal(''.join(names)))
         canvas.draw()
         yield Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]).quantize(128)
 
@@ -152,6 +161,50 @@ def _draw_layer(layer, axes):
     axes[0].set_xlabel('unit', fontsize=8)
 
 
+@drawing()
+def draw_errors(counts, names, wrong):
+    """Draw a confusion matrix, and beside it images that were named wrongly.
+
+    Args:
+        counts: int [classes, classes], images of a class (row) that got a name
+            (column).
+        names: list of str, the names of the classes.
+        wrong: at most `SHOWN` tuples: an image, float [rows, columns]; its true name;
+            the name that it got; its number; and the probability of that name.
+
+    Returns:
+        A PNG file of 1300 x 700 pixels.
+    """
+    figure = Figure(figsize=(13, 7), dpi=100)
+    matrix = figure.add_axes([0.07, 0.12, 0.42, 0.78])
+    errors = counts * (1 - np.eye(len(names), dtype=int))
+    matrix.imshow(errors, cmap='Reds', vmin=0, vmax=max(1, 1.5 * errors.max()))
+    for axis in (matrix.xaxis, matrix.yaxis):
+        _name_ticks(axis, names)
+    matrix.set(xlabel='named', ylabel='true')
+    matrix.set_title('%d of %d images are named wrongly' % (errors.sum(), counts.sum()))
+    for true, named in zip(*counts.nonzero()) if len(names) <= 20 else ():
+        matrix.text(named, true, counts[true, named], ha='center', va='center',
+                    fontsize=10 if len(names) <= 12 else 7,
+                    color='gray' if true == named else 'black')
+    figure.text(0.765, 0.937, 'named wrongly with the highest probability', ha='center',
+                fontsize='large')
+    grid = figure.add_gridspec(4, 5, left=0.55, right=0.98, top=0.87, bottom=0.05,
+                               hspace=0.65)
+    for (image, true, named, number, probability), place in zip(wrong, grid):
+        axes = figure.add_subplot(place)
+        axes.imshow(image, cmap='gray_r', vmin=0, vmax=1)
+        axes.set(xticks=[], yticks=[])
+        axes.set_title('%s, named %s' % (_short(true), _short(named)), fontsize=9,
+                       **literal(true + named))
+        axes.set_xlabel('image %d: %.4f' % (number, probability), fontsize=7)
+    return png(figure)
+
+
+def _short(name):
+    return name if len(name) <= 12 else name[:11] + '\u2026'
+
+
 def _show_digit(axes, image):
     axes.imshow(image, cmap='gray_r', aspect='auto')
     axes.set(xticks=[], yticks=_ticks(len(image)))
@@ -160,3 +213,12 @@ def _show_digit(axes, image):
 def _ticks(count):
     """Return at most ten ticks for rows or classes."""
     return range(0, count, -(-count // 10))
+
+
+def _name_ticks(axis, names):
+    """Name the ticks of classes; stand long names of an x axis on end."""
+    axis.set_ticks(_ticks(len(names)))
+    axis.set_ticklabels([_short(names[k]) for k in _ticks(len(names))],
+                        **literal(''.join(names)))
+    if axis.axis_name == 'x' and max(map(len, names)) > 3:
+        axis.set_tick_params(rotation=90)

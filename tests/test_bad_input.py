@@ -261,10 +261,14 @@ usage('--resume run --run_dir b', 'argument --run_dir: not with --resume, which 
 usage('--step 5', 'unrecognized arguments: --step 5')
 usage('100', 'unrecognized arguments: 100')
 usage('--ema_decay 0.995', 'unrecognized arguments: --ema_decay 0.995')
+ONE_OF = 'name either FILEs, --test N, --page OUT.html or --errors OUT.png'
 for flags, why in {
         '': 'the following arguments are required: RUN_DIR, FILE',
-        'run': 'name either FILEs or --test N',
-        'run a.png --test 1': 'name either FILEs or --test N',
+        'run': ONE_OF, 'run a.png --test 1': ONE_OF,
+        'run --test 1 --page o.html': ONE_OF, 'run a.png --errors o.png': ONE_OF,
+        'run --page o.htm': "argument --page: must end in .html, not 'o.htm'",
+        'run --page o.html --rows o.png':
+            'argument --rows: draws one image, and there are 0',
         'run a.png b.png --rows o.png':
             'argument --rows: draws one image, and there are 2',
         'run --rows o.png a.png b.png':
@@ -395,6 +399,22 @@ for flags, train in (('--dataset digits --batch_size 1258', 1257),
     case(flags, TRAIN + '--dynamic_rnn ' + flags, None,
          'error: --batch_size %d is more than the %d images to train with: lower it'
          % (train + 1, train))
+CLASSES = ('error: data/classes.txt must hold 10 different names, each on a line, for '
+           'the labels 0 to 9, and it holds %d: fix it, or move it away')
+for how, body, count in (('too few', 'a\nb\n', 2), ('none', '', 0),
+                         ('too many', 'abcdefghijk', 11),
+                         ('one empty', 'abcdefgh j', 9),
+                         ('one twice', 'abcdefghia', 9)):
+    case('classes.txt: ' + how, CHECK, do(
+        lambda path, body: path.write_text(body), 'data/classes.txt',
+        body if '\n' in body else '\n'.join(body)), CLASSES % count)
+case('classes.txt: not UTF-8', CHECK, do(
+    lambda path: path.write_bytes('\u72d7'.encode('gbk')), 'data/classes.txt'),
+    "error: cannot read data/classes.txt ('utf-8' codec can't decode byte 0xb9 in "
+    'position 0: invalid start byte): fix that, and save it as UTF-8')
+case('classes.txt: a folder', CHECK, do(lambda path: path.mkdir(), 'data/classes.txt'),
+     'error: cannot read data/classes.txt (Is a directory): fix that, and save it as '
+     'UTF-8')
 case('a data folder that may not be read', CHECK, do(
     lambda path: path.chmod(0), 'data'),
     'error: cannot read the folder data (Permission denied): name another with '
@@ -482,6 +502,9 @@ case('--resume: config.json with no lr', RESUME, config(lr=(b'0.001', b'null')),
 case('--resume: config.json with keep_prob 0', RESUME,
      config(keep_prob=(b'0.5', b'0')), DAMAGED_CONFIG
      % "argument --keep_prob: must be a number above 0 and at most 1, not '0'")
+case('--resume: config.json with no names', RESUME,
+     config(class_names=(b'[', b'null, "shift": [')), DAMAGED_CONFIG
+     % 'it does not hold what this script writes there')
 case('--resume: config.json of another model', RESUME,
      config(hidden_size=(b'8', b'9')),
      'error: run/model.ckpt-20 is of another model than config.json and model.py: put '

@@ -220,8 +220,7 @@ def test_the_program_of_the_page_makes_a_data_set(tmp_path):
                           stdout=subprocess.PIPE, universal_newlines=True)
     assert made.stdout == ('not a picture: pictures/bee/Thumbs.db\n'
                            'not a picture: pictures/bee/notes.txt\n'
-                           'not a picture: pictures/cow/a folder\n'
-                           "{0: 'ant', 1: 'bee', 2: 'cow'}\n")
+                           'not a picture: pictures/cow/a folder\n')
     done = call('train_lstm_mnist.py', '--data_dir', 'my_data', '--steps', 100, '--lr',
                 0.01, '--hidden_size', 16, '--seed', 1, '--run_dir', 'run', '--device',
                 'cpu', cwd=tmp_path)
@@ -229,7 +228,38 @@ def test_the_program_of_the_page_makes_a_data_set(tmp_path):
     assert ('my_data is not MNIST: 143 images to train with, 12 for validation and 25 '
             'to test with, of 32 x 48 pixels, in 3 classes\n') in done.stderr
     done = call('predict.py', 'run', 'pictures/cow/7.png', '--as_is', cwd=tmp_path)
-    assert done.stdout.startswith('pictures/cow/7.png: 2, probability ')
+    assert done.stdout.startswith('pictures/cow/7.png: cow, probability ')
+    result = json.loads((tmp_path / 'run' / 'result.json').read_text())
+    assert result['class_accuracy'] == {'ant': 1, 'bee': 1, 'cow': 1}
+    # The run keeps the names if the files move without them.
+    (tmp_path / 'my_data' / 'classes.txt').unlink()
+    (tmp_path / 'my_data').rename(tmp_path / 'moved')
+    assert call('train_lstm_mnist.py', '--resume', 'run', '--data_dir', 'moved',
+                '--steps', 101, cwd=tmp_path).returncode == 0
+    done = call('predict.py', 'run', '--test', 3, cwd=tmp_path)
+    label = data.read_data_sets(str(tmp_path / 'moved')).test.labels[3].argmax()
+    assert done.stdout.endswith(', labelled %s\n' % ['ant', 'bee', 'cow'][label])
+
+
+def test_the_last_hint_of_a_run_works(tmp_path):
+    labels = np.arange(40) % 3
+    write(tmp_path / 'few', PLAIN, [idx(np.ones([40, 5, 5])), idx(labels),
+                                    idx(np.ones([3, 5, 5])), idx(labels[:3])])
+    done = call('train_lstm_mnist.py', '--data_dir', 'few', '--steps', 1,
+                '--batch_size', 9, '--hidden_size', 8, '--run_dir', 'run', '--device',
+                'cpu', cwd=tmp_path)
+    hint, = re.findall('^kept in run; try: .*predict.py (.*)$', done.stderr, re.M)
+    assert hint == 'run --test 2 --rows rows.png'
+    assert call('predict.py', *hint.split(), cwd=tmp_path).returncode == 0
+
+
+def test_names_are_read_as_editors_save_them(made_up_dir):
+    names = ['\u72d7 %d' % k for k in range(10)]
+    for body in ('\n'.join(names), '\ufeff' + '\r\n'.join(names) + '\r\n\r\n'):
+        (made_up_dir / 'classes.txt').write_bytes(body.encode())
+        assert data.read_data_sets(str(made_up_dir)).source.names == names
+    (made_up_dir / 'classes.txt').unlink()
+    assert data.read_data_sets(str(made_up_dir)).source.names == list('0123456789')
 
 
 def test_a_file_is_scaled_to_the_images_of_the_network(letters, tmp_path):

@@ -20,6 +20,7 @@ from conftest import QUICK, SMALL, call, start
 
 import data
 import model
+from reading import pictures
 from training import metrics, plots, saved_model
 from training.metrics import read_scalars
 
@@ -134,18 +135,24 @@ def test_a_run_is_resumed_while_the_clock_is_behind(whole_run, tmp_path):
 
 @pytest.mark.parametrize('fault', [KeyError('a fault'), OSError(28, 'No space left'),
                                    RuntimeError('latex is missing')])
-def test_a_picture_that_fails_costs_no_result(fault, whole_run, tmp_path, monkeypatch):
-    def fail(points, run):
+@pytest.mark.parametrize('module, name', [(plots, 'curves'), (pictures, 'errors')])
+def test_a_picture_that_fails_costs_no_result(
+        module, name, fault, whole_run, tmp_path, monkeypatch):
+    def fail(*args):
         raise fault
 
     run_dir = tmp_path / 'run'
     shutil.copytree(str(whole_run), str(run_dir))
-    monkeypatch.setattr(plots, 'draw_curves', fail)
+    monkeypatch.setattr(module, 'draw_' + name, fail)
+    for picture in run_dir.glob('*.png'):
+        picture.unlink()
     done = call('train_lstm_mnist.py', '--resume', 'run', '--steps', 121, cwd=tmp_path)
     assert (done.returncode, done.error_lines) == (0, [])
     warning, = [line for line in done.stderr.splitlines()
                 if line.startswith('warning: ')]
-    assert warning.startswith('warning: curves.png was not drawn (')
+    assert warning.startswith('warning: %s.png was not drawn (' % name)
+    assert {picture.stem for picture in run_dir.glob('*.png')} == {
+        'curves', 'errors'} - {name}
     assert json.loads((run_dir / 'result.json').read_text())['steps'] == 121
     assert saved_model.Network(str(run_dir)).shape == (28, 28)
 
@@ -174,6 +181,9 @@ def test_a_bar_on_a_terminal(tmp_path):
                         r'Iter15, step 200, training accuracy \S+\n'
                         r'Iter31, step 400, training accuracy \S+\n'
                         r'test accuracy \S+\n', stdout)
+    said = re.findall(r'(\w+): 100%', shown)
+    assert [what for k, what in enumerate(said) if said[k - 1:k] != [what]] == [
+        'training', 'testing', 'validating', 'exporting', 'drawing', 'training']
     *_, last, kept = re.split('[\r\n]+', shown.strip())
     assert kept.startswith('kept in runs/')
     assert re.fullmatch(
@@ -207,14 +217,17 @@ def test_evaluate_takes_smaller_parts_where_memory_is_short(short):
             if len(images) > 40:
                 raise short
             parts.append(len(images))
-            return np.mean(images), len(images)
+            return np.mean(images), len(images), images / 2
 
     parts = []
-    m = model.Model(_X=1, y=2, keep_prob=3, batch_size=4, accuracy=5, cross_entropy=6)
+    m = model.Model(_X=1, y=2, keep_prob=3, batch_size=4, accuracy=5, cross_entropy=6,
+                    y_pre=7)
     images_and_labels = np.arange(100.0)[:, None], np.zeros([100, 10])
-    accuracy, loss = metrics.evaluate(Session(), m, *images_and_labels, batch_size=40)
+    accuracy, loss, y_pre = metrics.evaluate(Session(), m, *images_and_labels,
+                                             batch_size=40)
     assert parts == [40, 40, 20]
     assert (accuracy, loss) == (pytest.approx(49.5), pytest.approx(36))
+    assert y_pre[:, 0].tolist() == [k / 2 for k in range(100)]
     with pytest.raises(type(short)):
         metrics.evaluate(Session(), m, *images_and_labels, batch_size=50)
 
@@ -225,7 +238,7 @@ def test_every_point_of_the_curve_is_of_the_same_images(tmp_path, monkeypatch):
     def evaluate(sess, m, images, labels, batch_size):
         assert len(images) == len(labels)
         seen.append((len(images), images[0].sum()))
-        return len(images) / 1000, 1.0
+        return len(images) / 1000, 1.0, None
 
     monkeypatch.setattr(metrics, 'evaluate', evaluate)
     monkeypatch.setattr(metrics, 'SAMPLE', 50)

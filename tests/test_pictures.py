@@ -7,24 +7,28 @@ from PIL import Image
 
 from reading import cells, pictures
 
+DIGITS = list('0123456789')
+
 
 def test_rows_show_image_and_probabilities(digits, drawn):
     rows = np.full([28, 10], 0.05)
     rows[np.arange(28), [1] * 9 + [7] * 4 + [1] + [7] * 14] = 0.55
-    pictures.draw_rows(digits.images[4], rows)
+    pictures.draw_rows(digits.images[4], rows, DIGITS)
     left, right, _ = drawn[0].axes
     np.testing.assert_array_equal(left.images[0].get_array().reshape(784),
                                   digits.images[4])
     np.testing.assert_array_equal(right.images[0].get_array(), rows)
     assert [axes.lines[0].get_ydata()[0] for axes in (left, right)] == [13.5] * 2
-    assert drawn[0]._suptitle.get_text() == (
-        '7 with probability 0.5500, the most likely from row 14 on')
+    assert drawn[0]._suptitle.get_text() == '7, probability 0.5500'
+    said, = drawn[0].legends[0].get_texts()  # beside a piece of the line
+    assert said.get_text() == 'from row 14 on, 7 is the most likely'
+    assert [label.get_text() for label in right.get_xticklabels()] == DIGITS
 
 
 def test_animation_shows_row_after_row():
     rows = np.full([28, 10], 0.05)
     rows[np.arange(28), [1] * 14 + [7] * 14] = 0.55
-    animation = pictures.animate_rows(np.ones(784), rows)
+    animation = pictures.animate_rows(np.ones(784), rows, DIGITS)
     assert len(animation) < 500000
     with Image.open(io.BytesIO(animation)) as gif:
         assert (gif.format, gif.size, gif.n_frames) == ('GIF', (640, 320), 28)
@@ -45,7 +49,8 @@ def test_animation_shows_row_after_row():
 
 
 def test_animation_keeps_the_greys():
-    animation = pictures.animate_rows(np.linspace(0, 1, 784), np.full([28, 10], 0.1))
+    animation = pictures.animate_rows(np.linspace(0, 1, 784), np.full([28, 10], 0.1),
+                                      DIGITS)
     with Image.open(io.BytesIO(animation)) as gif:
         for frame in range(28):
             gif.seek(frame)
@@ -89,11 +94,44 @@ def test_settings_of_matplotlib_change_nothing():
 
     def draw():
         return (pictures.draw_seen(photograph, (0, 0.5, 0, 0.5), image),
-                pictures.draw_rows(image, rows), pictures.animate_rows(image, rows),
-                pictures.draw_cells(image, layers))
+                pictures.draw_rows(image, rows, DIGITS),
+                pictures.animate_rows(image, rows, DIGITS),
+                pictures.draw_cells(image, layers),
+                pictures.draw_errors(np.eye(2, dtype=int), ['a', 'b'], []))
 
     usual = draw()
     with matplotlib.rc_context({'text.usetex': True, 'savefig.dpi': 300,
                                 'savefig.bbox': 'tight', 'axes.facecolor': 'red'}):
         for one, other in zip(draw(), usual):
             assert one == other
+
+
+def test_classes_have_their_names(drawn):
+    names = ['Cat', 'A very long name', '$x$'] * 5
+    rows = np.eye(15)[[1] * 28] * 0.9
+    pictures.draw_rows(np.ones(784), rows, names)
+    _, right, _ = drawn[0].axes
+    labels = [label.get_text() for label in right.get_xticklabels()]
+    assert labels == [names[k][:11] + '\u2026' if names[k][0] == 'A' else names[k]
+                      for k in range(0, 15, 2)]
+    assert drawn[0]._suptitle.get_text() == 'A very long name, probability 0.9000'
+
+
+def test_errors_show_the_counts_and_the_images(drawn):
+    counts = np.array([[5, 2, 0], [1, 7, 0], [0, 3, 9]])
+    images = np.random.RandomState(0).rand(2, 4, 6)
+    png = pictures.draw_errors(counts, ['cat', 'dog', 'fox'], [
+        (images[0], 'cat', 'dog', 11, 0.98765), (images[1], 'fox', 'dog', 2, 0.5)])
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.size == (1300, 700)
+    matrix, *places = drawn[0].axes
+    assert matrix.get_title() == '6 of 27 images are named wrongly'
+    shown = {text.get_position()[::-1]: int(text.get_text()) for text in matrix.texts}
+    assert shown == {place: counts[place] for place in zip(*counts.nonzero())}
+    # Right answers are not coloured.
+    np.testing.assert_array_equal(matrix.images[0].get_array(),
+                                  [[0, 2, 0], [1, 0, 0], [0, 3, 0]])
+    assert [(axes.get_title(), axes.get_xlabel()) for axes in places] == [
+        ('cat, named dog', 'image 11: 0.9877'), ('fox, named dog', 'image 2: 0.5000')]
+    for image, axes in zip(images, places):
+        np.testing.assert_array_equal(axes.images[0].get_array(), image)

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, call, pixels, run
+from conftest import ROOT, call, idx, pixels, run
 from PIL import Image
 
 from reading import cells, pictures
@@ -70,7 +70,7 @@ def test_a_test_image_and_its_rows(digits_run, digits, tmp_path):
         assert image.format == 'PNG' and image.size == (900, 600)
     call(SCRIPT, digits_run, '--test', 4, '--rows', 'rows.GIF', cwd=tmp_path)
     assert (tmp_path / 'rows.GIF').read_bytes() == pictures.animate_rows(
-        digits.images[4], rows)
+        digits.images[4], rows, list('0123456789'))
 
 
 def test_the_cells_of_a_test_image(digits_run, digits, tmp_path):
@@ -193,3 +193,60 @@ def test_a_matplotlib_that_does_not_start_is_an_error(digits_run, tmp_path):
     line, = done.error_lines
     assert line.startswith("error: matplotlib does not start (Key backend: 'nonsense'")
     assert line.endswith('check MPLBACKEND and matplotlibrc')
+
+
+def test_errors_of_a_run(digits_run, tmp_path):
+    done = call(SCRIPT, digits_run, '--errors', 'errors.png', cwd=tmp_path)
+    result = json.loads((digits_run / 'result.json').read_text())
+    assert (done.returncode, done.stdout, done.stderr) == (
+        0, 'test accuracy %g\n' % result['test_accuracy'], '')
+    assert (tmp_path / 'errors.png').read_bytes() == (
+        digits_run / 'errors.png').read_bytes()
+
+
+def test_errors_on_other_data(digits_run, digits, tmp_path):
+    images, named = digits.images[:60], saved_model.Network(str(digits_run))(
+        digits.images[:60])[:, -1].argmax(1)
+    labels = (named + (np.arange(60) < 25)) % 10
+    for name in mnist_files.FILES:
+        (tmp_path / name).write_bytes(idx(
+            images.reshape(-1, 28, 28) * 255 if 'images' in name else labels))
+    done = call(SCRIPT, digits_run, '--errors', 'errors.png', '--data_dir', '.',
+                cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ('test accuracy %g\n' % (35 / 60), '')
+    with Image.open(str(tmp_path / 'errors.png')) as image:
+        assert image.size == (1300, 700)
+
+
+@pytest.mark.parametrize('shape, class_num', [((28, 28), 13), ((28, 20), 10)])
+def test_errors_on_data_that_do_not_fit(shape, class_num, digits_run, tmp_path):
+    labels = np.arange(40) % class_num
+    for name in mnist_files.FILES:
+        (tmp_path / name).write_bytes(idx(
+            np.ones([40, *shape]) if 'images' in name else labels))
+    done = call(SCRIPT, digits_run, '--errors', 'errors.png', '--data_dir', tmp_path,
+                cwd=tmp_path)
+    assert done.error_lines == [
+        'error: %s has images of 28 x %d pixels with the labels 0 to %d, and the '
+        'network reads 28 x 28 pixels and knows 10 classes: name another folder with '
+        '--data_dir' % (tmp_path, shape[1], class_num - 1)]
+    assert done.returncode == 1 and not (tmp_path / 'errors.png').exists()
+
+
+def test_classes_have_the_names_of_the_run(digits_run, digits, tmp_path):
+    shutil.copytree(str(digits_run), str(tmp_path / 'run'))
+    path = tmp_path / 'run' / 'config.json'
+    names = ['class %s' % name for name in 'abcdefghij']
+
+    def named(value):
+        config = dict(json.loads(path.read_text()), class_names=value)
+        path.write_text(json.dumps(config))
+        return call(SCRIPT, 'run', '--test', 4, cwd=tmp_path).stdout
+
+    row = saved_model.Network(str(digits_run))(digits.images[4:5])[0, -1]
+    best, label = row.argmax(), digits.labels[4].argmax()
+    assert named(names) == 'test image 4: %s, probability %.4f, labelled %s\n' % (
+        names[best], row[best], names[label])
+    for damaged in (None, 'abcdefghij', names[1:]):
+        assert named(damaged) == 'test image 4: %d, probability %.4f, labelled %d\n' % (
+            best, row[best], label)

@@ -224,3 +224,18 @@ def test_a_run_with_averaged_weights_of_an_older_version(whole_run, tmp_path):
     assert (done.returncode, done.error_lines) == (1, [
         'error: run/config.json has --ema_decay, which this version does not have: go '
         'on with the version that began the run, or begin a new one without --resume'])
+
+
+@pytest.mark.parametrize('kept, expected', [
+    (list('abcdefghij'), list('abcdefghij')), (['a'], list('0123456789')),
+    ([], list('0123456789'))])
+def test_the_names_of_classes_are_kept_if_they_fit(
+        kept, expected, whole_run, tmp_path):
+    shutil.copytree(str(whole_run), str(tmp_path / 'run'))
+    path = tmp_path / 'run' / 'config.json'
+    path.write_text(json.dumps(dict(json.loads(path.read_text()), class_names=kept)))
+    assert call('train_lstm_mnist.py', '--resume', 'run', '--steps', 121,
+                cwd=tmp_path).returncode == 0
+    assert json.loads(path.read_text())['class_names'] == expected
+    result = json.loads((tmp_path / 'run' / 'result.json').read_text())
+    assert list(result['class_accuracy']) == expected

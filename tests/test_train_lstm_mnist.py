@@ -58,12 +58,13 @@ def test_transcript_and_run_directory_on_mnist(mnist_dir, tmp_path):
         assert re.fullmatch(
             r'step %d of 1000, \d+\.\d steps/s, loss 0\.\d{4}' % (100 * i), line)
     name = re.fullmatch(r'run directory: (runs/\d{8}-\d{6})', told)[1]
-    assert kept == 'kept in %s; try: %s %s %s my-digit.png' % (
+    assert kept == 'kept in %s; try: %s %s %s --test 7 --rows rows.png' % (
         name, sys.executable, os.path.join(ROOT, 'predict.py'), name)
     run_dir = tmp_path / name
     assert sorted(re.sub('tfevents.*', 'tfevents', f.name)
                   for f in run_dir.iterdir()) == [
-        '.lock', 'checkpoint', 'config.json', 'curves.png', 'events.out.tfevents',
+        '.lock', 'checkpoint', 'config.json', 'curves.png', 'errors.png',
+        'events.out.tfevents',
         'model.ckpt-1000.data-00000-of-00001', 'model.ckpt-1000.index',
         'model.ckpt-600.data-00000-of-00001', 'model.ckpt-600.index',
         'model.ckpt-900.data-00000-of-00001', 'model.ckpt-900.index', 'model.ckpt.meta',
@@ -77,9 +78,14 @@ def test_transcript_and_run_directory_on_mnist(mnist_dir, tmp_path):
         'dataset': 'mnist', 'data_dir': mnist_dir, 'mirror': None,
         'device': 'cpu', 'log_every': 100, 'save_every': 300,
         'run_dir': str(run_dir.relative_to(tmp_path)),
-        'data_sha256': mnist_files.CONTENTS, 'num_validation': 5000}
+        'data_sha256': mnist_files.CONTENTS, 'num_validation': 5000,
+        'class_names': list('0123456789')}
     result = json.loads((run_dir / 'result.json').read_text())
     assert result['test_accuracy'] == test_accuracy
+    images = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]  # of each class
+    assert list(result['class_accuracy']) == config['class_names']
+    assert np.average(list(result['class_accuracy'].values()), weights=images) == (
+        pytest.approx(test_accuracy, abs=1e-5))
     assert 0 < 500 * result['median_step_seconds'] < result['seconds']
     assert {key: result[key] for key in (
         'dataset', 'steps', 'resumed_from_step', 'device')} == {
@@ -155,7 +161,8 @@ def test_a_name_that_matplotlib_may_not_like(name, tmp_path):
 def test_defaults_are_the_tutorials():
     flags = vars(train_lstm_mnist.parse_flags([]))
     assert flags.pop('seed') in range(2 ** 31 - 1)
-    assert flags.pop('data_sha256') is flags.pop('num_validation') is None
+    assert [flags.pop(name) for name in (
+        'data_sha256', 'num_validation', 'class_names')] == [None] * 3
     assert flags == {
         'lr': 1e-3, 'batch_size': 128, 'keep_prob': 0.5, 'hidden_size': 256,
         'layer_num': 2, 'steps': 2000,
@@ -444,7 +451,7 @@ def test_main_can_be_called_in_a_thread(tmp_path):
 def test_a_signal_during_the_test_stops_the_run(tmp_path, monkeypatch):
     def evaluate(*args):
         os.kill(os.getpid(), signal.SIGTERM)
-        return 0.5, 0.1
+        return 0.5, 0.1, None
 
     monkeypatch.setattr(metrics, 'evaluate', evaluate)
     done = call(SCRIPT, '--dataset', 'digits', *SMALL, '--dynamic_rnn', '--steps', 5,

@@ -17,7 +17,7 @@ RESUME_FLAGS = ('steps', 'data_dir', 'mirror', 'device', 'log_every',
                 'save_every', 'horovod')
 # Flags that are not in config.json, and what it holds besides the flags.
 NOT_KEPT = {'resume', 'horovod', 'quick'}
-KNOWN = {'data_sha256', 'num_validation'}
+KNOWN = {'data_sha256', 'num_validation', 'class_names'}
 # Before config.json had num_validation, 5,000 images were set aside, also of 6,000.
 OLD_NUM_VALIDATION = 5000
 
@@ -110,8 +110,8 @@ def parse(parser, argv, quick):
     """Return the flags; exit with 2 on wrong ones.
 
     Without --seed, one is drawn. With --resume, the flags are those of the run's
-    config.json, changed as argv says. The flags also have `data_sha256` and
-    `num_validation`, those of the run that is resumed, else None.
+    config.json, changed as argv says. The flags also have `data_sha256`,
+    `num_validation` and `class_names`, those of the run that is resumed, else None.
 
     Args:
         parser: `argparse.ArgumentParser` with all flags.
@@ -162,8 +162,8 @@ def _resume(parser, flags, argv):
             raise UserError('the run in %s was begun with --%s %s: leave out --%s, '
                             'or begin a new run without --resume'
                             % (run_dir, name, value, name))
-    flags.data_sha256 = config['data_sha256']
-    flags.num_validation = config['num_validation']
+    for name in KNOWN:
+        setattr(flags, name, config[name])
     return flags
 
 
@@ -178,8 +178,9 @@ def _read_config(parser, run_dir):
                         'run' % (run_dir, path, error.strerror))
     except ValueError as error:
         raise _damaged(run_dir, error)
-    if not isinstance(config, dict) or 'data_sha256' not in config or not isinstance(
-            config.setdefault('num_validation', OLD_NUM_VALIDATION), int):
+    if not (isinstance(config, dict) and 'data_sha256' in config
+            and isinstance(config.setdefault('num_validation', OLD_NUM_VALIDATION), int)
+            and isinstance(config.setdefault('class_names', []), list)):
         raise _damaged(run_dir, 'it does not hold what this script writes there')
     known = {*vars(parser.parse_args([]))} - NOT_KEPT
     # A flag of another version that was off, such as "ema_decay": 0, does not matter.

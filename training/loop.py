@@ -29,6 +29,7 @@ class Run(object):
     Attributes:
         workers: `Workers`.
         mirrors: addresses to fetch MNIST from.
+        names: list of str, the names of the classes, once the run has begun.
     """
 
     def __init__(self, flags, workers):
@@ -45,7 +46,7 @@ class Run(object):
         self._directory = RunDirectory(flags.resume or flags.run_dir)
         self._device = None  # `device.Device`, once it is chosen
         self._hooks, self._metrics, self._step = [], None, 0
-        self._dataset = None  # its name, once it is read
+        self._mnist = self.names = None
         self._resumed_from = workers.on_rank0(self._open)
 
     def _open(self):
@@ -106,8 +107,10 @@ class Run(object):
             mnist: the data, as `data.read_data_sets` returns it.
             build_export: function that builds the graph of `ExportHook`.
         """
-        flags, self._dataset = self._flags, mnist.source.name
+        flags, self._mnist = self._flags, mnist
         self._check_data(mnist)
+        kept, names = flags.class_names or [], mnist.source.names
+        self.names = list(map(str, kept)) if len(kept) == len(names) else names
         # Ranks other than 0 have no hooks, so they keep and show nothing.
         if self.workers.rank == 0:
             self._begin_hooks(sess, m, mnist, build_export)
@@ -141,7 +144,7 @@ class Run(object):
             checkpoints.restore()
         directory.write('config.json', config_of(
             flags, run_dir=directory.path, data_sha256=mnist.source.sha256,
-            num_validation=mnist.source.num_validation))
+            num_validation=mnist.source.num_validation, class_names=self.names))
         self._metrics = metrics.MetricsHook(directory, flags, sess, m, mnist,
                                             self._exits)
         self._hooks = [
@@ -169,17 +172,22 @@ class Run(object):
         for hook in self._hooks:
             hook.after_step(step, loss)
 
-    def end(self, test_accuracy):
-        """Call the hooks after the test, write result.json, and draw curves.png.
+    def end(self, test_accuracy, errors):
+        """Call the hooks after the test, write result.json, and draw the pictures.
 
         The results come first. What comes after them cannot cost them.
+
+        Args:
+            test_accuracy: float.
+            errors: `reading.errors.Errors` of the test.
         """
         flags = self._flags
         result = {
-            'dataset': self._dataset,
+            'dataset': self._mnist.source.name,
             'steps': flags.steps,
             'resumed_from_step': self._resumed_from,
             'test_accuracy': float('%g' % test_accuracy),
+            'class_accuracy': errors.class_accuracy(),
             'device': self._device.name,
             'versions': {'python': platform.python_version(),
                          'tensorflow': tf.__version__, 'numpy': np.__version__},
@@ -190,9 +198,16 @@ class Run(object):
             # After all that can fail, since it says that the run is done.
             self._directory.write('result.json', dict(
                 result, seconds=time.perf_counter() - self._started))
-            metrics.draw_curves(self._directory)
+            self._metrics.say('drawing')
+            for name, draw in (
+                    ('curves.png', lambda: metrics.draw_curves(self._directory.path)),
+                    ('errors.png', errors.draw)):
+                metrics.keep_picture(self._directory, name, draw)
+            self._metrics.close()
+            image = min(7, self._mnist.test.num_examples - 1)  # there is one
             print('kept in %s; try: %s' % (self._directory.path, _command(
-                'predict.py', self._directory.path, 'my-digit.png')), file=sys.stderr)
+                'predict.py', self._directory.path, '--test', str(image), '--rows',
+                'rows.png')), file=sys.stderr)
         if self._device.substitute:
             print('note: this was trained on ' + self._device.where, file=sys.stderr)
 

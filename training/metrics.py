@@ -66,7 +66,18 @@ class MetricsHook(Hook):
             self._log(step)
         if step % VALIDATE_EVERY == 0 and step != self._flags.steps:
             self._validate(step)
+        if step == self._flags.steps:
+            self.say('testing')
         self._last = time.perf_counter()
+
+    def say(self, what):
+        """Say in the bar what the run does."""
+        self._bar.set_description(what)
+
+    def close(self):
+        """Close the bar, before the last lines of the run."""
+        self.say('training')
+        self._bar.close()
 
     def _log(self, step):
         rate = 1 / np.median(self._seconds[-len(self._losses):])
@@ -80,7 +91,7 @@ class MetricsHook(Hook):
     def _validate(self, step):
         """Write a point of the validation curves; return its accuracy."""
         images, labels = self._validation.images, self._validation.labels
-        accuracy, loss = self._evaluate(images[:SAMPLE], labels[:SAMPLE])
+        accuracy, loss, _ = self._evaluate(images[:SAMPLE], labels[:SAMPLE])
         self.write(step, {'accuracy/validation': accuracy, 'loss/validation': loss})
         return accuracy
 
@@ -92,30 +103,36 @@ class MetricsHook(Hook):
         self._writer.flush()
 
     def end(self, result):
+        self.say('validating')
         steps = self._flags.steps
         self.write(steps, {'accuracy/test': result['test_accuracy']})
         accuracy, count = self._validate(steps), self._validation.num_examples
         if count > SAMPLE:
-            others, _ = self._evaluate(self._validation.images[SAMPLE:],
+            others, *_ = self._evaluate(self._validation.images[SAMPLE:],
                                        self._validation.labels[SAMPLE:])
             accuracy = np.average([accuracy, others], weights=[SAMPLE, count - SAMPLE])
         result['validation_accuracy'] = float('%g' % accuracy)
         result['median_step_seconds'] = (float(np.median(self._seconds))
                                          if self._seconds else None)
-        self._bar.close()  # before the last lines of the run
+        self.say('exporting')
 
 
-def draw_curves(directory):
-    """Draw curves.png in a `RunDirectory`, or print a warning that says why not."""
+def draw_curves(run_dir):
+    """Return curves.png of a run, bytes."""
+    from training import plots  # needs matplotlib
+    return plots.draw_curves(read_scalars(run_dir),
+                             os.path.basename(os.path.abspath(run_dir)))
+
+
+def keep_picture(directory, name, draw):
+    """Write what draw() returns into a `RunDirectory`, or print a warning."""
     try:
-        from training import plots  # needs matplotlib
-        directory.write('curves.png', plots.draw_curves(
-            read_scalars(directory.path),
-            os.path.basename(os.path.abspath(directory.path))))
+        directory.write(name, draw())
     except Exception as error:  # the results are there, whatever fails here
-        print('warning: curves.png was not drawn (%s); the results are complete'
-              % (error if isinstance(error, UserError) else reason(error)),
-              file=sys.stderr)
+        tqdm.tqdm.write(  # above the bar
+            'warning: %s was not drawn (%s); the results are complete'
+            % (name, error if isinstance(error, UserError) else reason(error)),
+            file=sys.stderr)
 
 
 class AboveBar(object):
@@ -149,7 +166,7 @@ def fits_in_memory(m, count):
 
 
 def evaluate(sess, m, images, labels, batch_size):
-    """Return accuracy and loss, without dropout, two floats.
+    """Return accuracy and loss, without dropout, two floats; and y_pre.
 
     images are float [n, pixels], labels one-hot [n, classes]. If there is no memory for
     `PART` images at once, take batch_size, as the training does.
@@ -163,14 +180,16 @@ def evaluate(sess, m, images, labels, batch_size):
 
 
 def _evaluate(sess, m, images, labels, size):
-    results, counts = [], []
+    results, counts, y_pre = [], [], []
     for start in range(0, len(images), size):
         part = images[start:start + size]
         counts.append(len(part))
-        results.append(sess.run((m.accuracy, m.cross_entropy), feed_dict={
+        *result, named = sess.run((m.accuracy, m.cross_entropy, m.y_pre), feed_dict={
             m._X: part, m.y: labels[start:start + size],
-            m.keep_prob: 1.0, m.batch_size: len(part)}))
-    return np.average(results, axis=0, weights=counts)
+            m.keep_prob: 1.0, m.batch_size: len(part)})
+        results.append(result)
+        y_pre.append(named)
+    return (*np.average(results, axis=0, weights=counts), np.concatenate(y_pre))
 
 
 def event_files(run_dir):

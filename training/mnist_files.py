@@ -60,19 +60,23 @@ class Source(object):
         paths: list of str, the files that were read.
         shape: (rows, columns) of the images.
         class_num: int, the largest label plus 1.
+        names: list of str, the names of the classes.
         num_validation: int, how many training images are set aside for validation.
     """
 
-    def __init__(self, name, train, test, num_validation, paths=(), sha256=()):
+    def __init__(self, name, train, test, num_validation, paths=(), sha256=(),
+                 names=None):
         """
         Args:
             train, test: (images, labels), uint8 [n, rows, columns] and [n]. Validation
                 takes the first training images.
+            names: by default, the labels.
         """
         self.name, self.paths, self.sha256 = name, list(paths), list(sha256)
         self._train, self._test, self.num_validation = train, test, num_validation
         self.shape = train[0].shape[1:]
         self.class_num = 1 + int(max(train[1].max(), test[1].max()))
+        self.names = names or list(map(str, range(self.class_num)))
 
     def is_of_run(self, sha256):
         """Return whether a run with this data_sha256 in config.json has these data."""
@@ -137,16 +141,34 @@ def open_files(data_dir, mirrors=MIRRORS, num_validation=None):
         num_validation = max(1, min(5000, len(images) // 12))
     source = Source(os.path.abspath(data_dir) if others else 'mnist', (images, labels),
                     test, num_validation, [file.path for file in files],
-                    [file.sha256 for file in files])
+                    [file.sha256 for file in files], _read_names(data_dir))
     if source.class_num == 1:
         raise UserError('%s has only the label 0, so there is nothing to learn: put in '
                         'the labels of the images' % files[1].path)
+    if len(set(source.names) - {''}) != source.class_num:
+        raise UserError('%s must hold %d different names, each on a line, for the '
+                        'labels 0 to %d, and it holds %d: fix it, or move it away' % (
+                            os.path.join(data_dir, 'classes.txt'), source.class_num,
+                            source.class_num - 1, len(set(source.names) - {''})))
     if others:
         print('note: %s is not MNIST: %d images to train with, %d for validation and '
               '%d to test with, of %d x %d pixels, in %d classes' % (
                   data_dir, len(images) - num_validation, num_validation, len(test[0]),
                   *source.shape, source.class_num), file=sys.stderr)
     return source
+
+
+def _read_names(data_dir):
+    """Return the lines of classes.txt in a folder, None if there is none."""
+    path = os.path.join(data_dir, 'classes.txt')
+    try:
+        with open(path, encoding='utf-8-sig') as f:
+            return [line.strip() for line in f.read().rstrip().split('\n')]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError('cannot read %s (%s): fix that, and save it as UTF-8'
+                        % (path, reason(error)))
 
 
 def _read_files(data_dir):

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from training import device
 from training.checkpoints import Hook
 from training.errors import UserError, reason
-from training.run_directory import temporary_name
+from training.run_directory import read_json, temporary_name
 
 
 class ExportHook(Hook):
@@ -65,6 +65,7 @@ class Network(object):
 
     Attributes:
         shape: rows and columns of the images, (28, 28) for MNIST.
+        names: list of str, the names of the classes, '0' to '9' for MNIST.
 
     Raises:
         UserError: there is no such run, it is not done, its saved_model is damaged, or
@@ -101,9 +102,13 @@ class Network(object):
         self._images = signature.inputs['images'].name
         rows = signature.outputs['probabilities']
         self._rows = rows.name
-        timesteps, pixels = (tensor.tensor_shape.dim[1].size
-                             for tensor in (rows, signature.inputs['images']))
+        _, timesteps, classes = (dim.size for dim in rows.tensor_shape.dim)
+        pixels = signature.inputs['images'].tensor_shape.dim[1].size
         self.shape = timesteps, pixels // timesteps
+        names = read_json(run_dir, 'config.json', 'class_names')
+        if not isinstance(names, list) or len(names) != classes:
+            names = range(classes)  # an older version's run
+        self.names = list(map(str, names))
 
     def __call__(self, images):
         with self._explained():
