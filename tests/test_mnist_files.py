@@ -205,7 +205,7 @@ def test_the_error_names_every_mirror(tmp_path, serve):
      'cannot fetch MNIST (Could not find a suitable TLS CA certificate bundle, invalid '
      'path: /no/such/file): fix REQUESTS_CA_BUNDLE, or'),
     ('http://mirror.invalid/', 'all_proxy', 'socks5://127.0.0.1:9',
-     'cannot use the SOCKS proxy socks5://127.0.0.1:9: set http_proxy to the HTTP ')])
+     'cannot use the SOCKS proxy socks5://127.0.0.1:9: set http_proxy and https_')])
 def test_the_error_names_what_is_set_wrong(mirror, variable, value, why, tmp_path,
                                            monkeypatch):
     monkeypatch.setenv(variable, value)

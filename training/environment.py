@@ -98,9 +98,9 @@ def proxy_problem(scheme='https'):
     proxy = proxies.get(scheme) or proxies.get('all', '')
     if not proxy.lower().startswith('socks'):
         return None
-    return ('pip and requests cannot use the SOCKS proxy %s: set %s_proxy to the HTTP '
-            'address of your proxy, such as http://127.0.0.1:7890, or unset all_proxy'
-            % (proxy, scheme))
+    return ('pip and requests cannot use the SOCKS proxy %s: set http_proxy and '
+            'https_proxy to the HTTP address of your proxy, such as '
+            'http://127.0.0.1:7890, or unset the variable that names it' % proxy)
 
 
 def cores():
