@@ -180,9 +180,9 @@ def test_show_draws_the_picture_and_what_the_network_gets(
 
 
 @pytest.mark.parametrize('flags', [
-    ['--test', 3, '--show', 'a.png'], ['a.png', 'b.png', '--show', 'c.png'],
+    ['--test', 3, '--show', 'a.png'], ['a.png', 'b.png', '--rows', 'c.png'],
     ['a.png', '--show', 'a.png'], ['a.png', '--show', 'a.jpg']])
-def test_show_needs_one_file_and_another_name(flags, digits_run, tmp_path):
+def test_drawings_need_a_file_and_another_name(flags, digits_run, tmp_path):
     assert call(SCRIPT, digits_run, *flags, cwd=tmp_path).returncode == 2
 
 
