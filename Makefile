@@ -14,6 +14,8 @@
 # make results      trains ten seeds and prints a table of their accuracies; DATA_DIR,
 #                   MIRROR and FLAGS as for train
 # make bench        measures time and memory beside the tutorial's code and PyTorch
+# make photos       counts the right names of the pictures in PHOTOS=folder, whose
+#                   labels.tsv has lines of file, tab, digit; RUNS=... are the networks
 # make horovod      builds Horovod into .venv, for several GPUs or machines
 # make torture      kills trainings and fetches, corrupts fetches, and fills disks
 #
@@ -22,7 +24,7 @@
 
 DATA_DIR = MNIST_data
 MIRROR =
-export DATA_DIR MIRROR
+export DATA_DIR MIRROR PHOTOS
 # Packages go into .venv and come from there, whatever the user's settings are.
 export PIP_USER = 0
 unexport PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX
@@ -31,7 +33,7 @@ python = .venv/bin/python
 data_dir = --data_dir "$$DATA_DIR"
 mirror = $${MIRROR:+--mirror "$$MIRROR"}
 
-.PHONY: gpu gpu-if-any check-gpu train quick test lint lock tensorboard results bench horovod torture
+.PHONY: gpu gpu-if-any check-gpu train quick test lint lock tensorboard results bench photos horovod torture
 
 # Python cannot report a signal that ends it. 132 to 139 are 128 + SIGILL to SIGSEGV; the
 # script itself returns 129, 130 and 143.
@@ -97,6 +99,9 @@ bench: .venv/installed
 	@$(MAKE) --no-print-directory .venv-torch/installed >&2 || \
 	    echo 'note: PyTorch could not be installed; it needs a python3 of 3.11 or newer.' >&2
 	@$(python) -m bench $(data_dir) $(FLAGS)
+
+photos: .venv/installed
+	@$(python) -m bench.photos "$$PHOTOS" $(RUNS)
 
 # Without build isolation, so that it is built with the TensorFlow in .venv. Environment
 # variables such as HOROVOD_GPU_OPERATIONS=NCCL reach the build.
