@@ -255,6 +255,61 @@ def test_several_digits_under_a_shadow_are_refused(digits):
         normalise(Image.fromarray(page.astype(np.uint8)))
 
 
+def lines(*points):
+    return lambda sketch: sketch.line(list(points), 30, 8)
+
+
+def face(sketch):
+    sketch.ellipse([40, 40, 260, 260], outline=30, width=8)
+    for x in (95, 180):
+        sketch.ellipse([x, 100, x + 25, 125], fill=30)
+    sketch.arc([90, 120, 210, 220], 20, 160, 30, 8)
+
+
+def house(sketch):
+    sketch.rectangle([70, 130, 230, 260], outline=30, width=8)
+    sketch.rectangle([130, 190, 170, 260], outline=30, width=8)
+    sketch.line([60, 130, 150, 50, 240, 130], 30, 8)
+
+
+def grid(sketch):
+    for i in range(60, 241, 45):
+        sketch.line([i, 60, i, 240], 30, 8)
+        sketch.line([60, i, 240, i], 30, 8)
+
+
+def tree(sketch):
+    sketch.line([150, 270, 150, 150], 30, 24)
+    sketch.ellipse([80, 40, 220, 170], fill=30)
+
+
+def duck(sketch):
+    sketch.ellipse([60, 130, 230, 240], fill=60)
+    sketch.ellipse([170, 60, 250, 140], fill=60)
+    sketch.polygon([245, 95, 285, 105, 245, 115], fill=30)
+
+
+NO_DIGITS = {
+    'face': face, 'house': house, 'grid': grid, 'tree': tree, 'duck': duck,
+    'disc': lambda sketch: sketch.ellipse([60, 60, 240, 240], fill=30),
+    'square': lambda sketch: sketch.rectangle([80, 80, 220, 220], fill=30),
+    'star': lines(150, 40, 215, 239, 45, 116, 255, 116, 85, 239, 150, 40),
+    'scribble': lines(*(60 + i * step % 190 for i in range(40) for step in (37, 71))),
+    'two twos that touch': lines(20, 120, 60, 90, 90, 130, 20, 210, 120, 210, 160, 210,
+                                 170, 120, 210, 90, 240, 130, 170, 210, 270, 210)}
+
+
+@pytest.mark.parametrize('sketch', NO_DIGITS.values(), ids=list(NO_DIGITS))
+def test_what_is_no_digit_is_refused_or_doubted(sketch):
+    image = Image.new('L', (300, 300), 235)
+    sketch(ImageDraw.Draw(image))
+    try:
+        digit = normalise(image)
+    except images.NoDigit:
+        return
+    assert images.doubt(digit.reshape(28, 28))
+
+
 def test_mnist_digits_are_seldom_doubted(mnist_dir):
     test = data.read_data_sets(mnist_dir).test
     doubted = [bool(images.doubt(image.reshape(28, 28)))
