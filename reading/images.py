@@ -161,7 +161,7 @@ def _inks_on_even_paper(grey):
                 if blob.sides_touched and blob.strength < 0.3 * ink.max()]
         return [ink * ~np.isin(labels, weak)]
     main = blobs[0]
-    if main.is_page(ink.max()) or main.sides_touched and (
+    if main.is_page(ink.max(), 0.8) or main.sides_touched and (
             not main.is_drawn(labels) or main.size < 0.6 * min(ink.shape)
             or main.size > 2 * min(main.height, main.width)):
         return []
@@ -226,7 +226,7 @@ def _likely(candidates, inverse):
     """Sort candidates, and drop frames and the paper inside a digit, one of inverse."""
     return [one for one in sorted(candidates, key=lambda one: -one[0])
             if not any(digit.frames(one[1]) and digit.sides_touched < 3
-                       and score > 0.5 * one[0]
+                       and score > 0.5 * EDGE ** digit.sides_touched * one[0]
                        for score, digit, *_ in inverse)
             and not any(one[1].frames(other[1]) and other[0] > 0.2 * one[0]
                         for other in candidates)]
@@ -281,16 +281,16 @@ class Blob(object):
         self.sides_touched = sum(
             (side.start == 0) + (side.stop == end) for side, end in zip(place, shape))
 
-    def is_page(self, most_ink=0):
+    def is_page(self, most_ink=0, share=0.75):
         """Return whether it fills its box, and is not slender or strong, as a 1 is."""
-        return self.area > 0.8 * self.height * self.width and (
+        return self.area > share * self.height * self.width and (
             self.size < 2 * min(self.height, self.width)
             or self.strength < 0.5 * most_ink)
 
     def is_drawn(self, labels):
         """Return whether its strokes are thin for its size."""
         inside = np.pad(labels[self.place] == self.number, 1, 'constant')
-        return ndimage.distance_transform_cdt(inside).max() < 0.2 * self.size
+        return ndimage.distance_transform_cdt(inside).max() < 0.15 * self.size
 
     def frames(self, other):
         """Return whether another blob lies in its box, as a digit in a frame does."""
@@ -422,19 +422,18 @@ def _decode(image):
     if image.mode[0] in 'IF':
         return np.asarray(image)
     alpha = 'A' in image.getbands() or 'transparency' in image.info
-    return np.asarray(_reduce(image.convert('RGBA' if alpha else 'RGB')))
+    return _reduce(image.convert('RGBA' if alpha else 'RGB'))
 
 
 def _reduce(image):
-    """Reduce a picture to less than 2000 pixels a side, for speed."""
-    return image.reduce(max(1, max(image.size) // 1000))
+    return np.asarray(image.reduce(max(1, max(image.size) // 1000)))
 
 
 def _to_colours(pixels, stretch=True):
     """Return the colours of decoded pixels, float32 [height, width, 3], 0 to 255."""
     if pixels.ndim == 2:
         grey = _reduce(Image.fromarray(_to_8_bits(pixels, stretch)))
-        return np.repeat(np.asarray(grey)[..., None], 3, 2)
+        return np.repeat(grey[..., None], 3, 2)
     pixels = pixels.astype(np.float32)
     if pixels.shape[2] == 3:
         return pixels
