@@ -14,6 +14,8 @@
 # make results      trains ten seeds and prints a table of their accuracies; DATA_DIR,
 #                   MIRROR and FLAGS as for train
 # make bench        measures time and memory beside the tutorial's code and PyTorch
+# make photos       counts the right names of the pictures in PHOTOS=folder, whose
+#                   labels.tsv has lines of file, tab, digit; RUNS=... are the networks
 # make horovod      builds Horovod into .venv, for several GPUs or machines
 # make torture      kills trainings and fetches, corrupts fetches, and fills disks
 #
@@ -25,9 +27,9 @@ names_data := $(filter-out file,$(origin DATA_DIR))
 
 # The environment: docs/trouble.md has a table of what is removed here, and what not.
 # A $ in what the user sets is not make's.
-$(foreach name,DATA_DIR MIRROR FLAGS PYTHON MNIST_DATA_DIR, \
+$(foreach name,DATA_DIR MIRROR FLAGS PHOTOS PYTHON MNIST_DATA_DIR, \
     $(if $(value $(name)),$(eval override $(name) := $$(value $(name)))))
-export DATA_DIR MIRROR PYTHON MNIST_DATA_DIR
+export DATA_DIR MIRROR PHOTOS PYTHON MNIST_DATA_DIR
 # Packages come from the locks and go into .venv, whatever the user's settings are. These
 # say only where to fetch from, and how.
 fetching = PIP_CACHE_DIR PIP_CERT PIP_CLIENT_CERT PIP_CONFIG_FILE PIP_DEFAULT_TIMEOUT \
@@ -50,7 +52,7 @@ on_cpu = $(findstring --device cpu,$(subst =, ,$(strip $(FLAGS))))
 # Inside '' the shell takes a $ as it is.
 flags = $(if $(findstring ',$(FLAGS)),$(FLAGS),$(subst $$,\$$,$(FLAGS)))
 
-.PHONY: gpu gpu-if-any check-gpu train quick test lint lock tensorboard results bench horovod torture
+.PHONY: gpu gpu-if-any check-gpu train quick test lint lock tensorboard results bench photos horovod torture
 
 # Python cannot report a signal that ends it: here 128 + SIGILL, SIGTRAP, SIGABRT, SIGBUS,
 # SIGFPE, SIGKILL or SIGSEGV. After other signals the script reports and returns them.
@@ -119,6 +121,9 @@ bench: .venv/installed
 	@$(MAKE) --no-print-directory .venv-torch/installed >&2 || \
 	    echo 'note: PyTorch could not be installed; it needs a python3 of 3.11 or newer.' >&2
 	@$(python) -m bench $(data_dir) $(flags)
+
+photos: .venv/installed
+	@$(python) -m bench.photos "$$PHOTOS" $(RUNS)
 
 # Without build isolation, so that it is built with the TensorFlow in .venv. Environment
 # variables such as HOROVOD_GPU_OPERATIONS=NCCL reach the build.

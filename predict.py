@@ -1,6 +1,7 @@
 """Name the digit in each image with a network that train_lstm_mnist.py trained.
 
 For each image a line goes to stdout: the file, the digit and its probability.
+Several digits on even paper have a line each, left to right and top to bottom.
 """
 import argparse
 import contextlib
@@ -55,7 +56,7 @@ def parse_flags(argv=None):
                         help='draw what the gates and the states of each layer do '
                         'with each row of the one image')
     parser.add_argument('--show', metavar='OUT.png', type=picture('.png'),
-                        help='draw the one FILE, the digit that was found in it, and '
+                        help='draw each FILE, the digit that was found in it, and '
                         'what the network gets of it')
     parser.add_argument('--page', metavar='OUT.html', type=picture('.html'),
                         help='write the network as a page that reads what one draws, '
@@ -85,7 +86,7 @@ def check_flags(parser, flags):
                      'OUT.png')
     if flags.show and not flags.files:
         parser.error('argument --show: draws a FILE, and there is none')
-    for name in ('rows', 'cells', 'show'):
+    for name in ('rows', 'cells'):
         if getattr(flags, name) and images != 1:
             parser.error('argument --%s: draws one image, and there are %d'
                          % (name, images))
@@ -141,21 +142,27 @@ def read(flags, path, network):
     """Read an image file, or for None the image that --test names.
 
     Returns:
-        The image, float32 [pixels] in [0, 1]; its name; a str with its label, or ''.
+        The picture; a list of (box, digit), the digit float32 [pixels] in [0, 1]; the
+        name of each; a str with the label, or ''. --test has no picture and no box.
 
     Raises:
         UserError: it cannot be read.
     """
     if path is None:
         image, label = test_image(flags)
-        return (image, 'test image %d' % flags.test,
-                ', labelled ' + network.names[label])
+        return None, [(None, image)], ['test image %d' % flags.test], (
+            ', labelled ' + network.names[label])
     from reading import images  # needs Pillow and scipy
-    seen = images.read_image(path, flags.as_is, network.shape)
-    if flags.show:
-        from reading import pictures  # needs matplotlib
-        write_picture(flags.show, pictures.draw_seen(*seen, network.shape))
-    return seen[-1], path, ''
+    picture, digits = images.read_image(path, flags.as_is, network.shape)
+    if len(digits) == 1:
+        return picture, digits, [path], ''
+    if flags.rows or flags.cells:
+        raise UserError('--rows and --cells draw one digit, and %s shows %d: crop it '
+                        'to one' % (path, len(digits)))
+    return picture, digits, [
+        '%s, digit %d of %d, %.0f %% from the left and %.0f %% from the top' % (
+            path, number, len(digits), 100 * left, 100 * top)
+        for number, ((top, _, left, _), _) in enumerate(digits, 1)], ''
 
 
 def write_page(flags, network):
@@ -201,6 +208,40 @@ def write_picture(path, body):
                         % (path, error.strerror))
 
 
+def name_digit(flags, network, name, rows, labelled, image):
+    """Print what the network says of an image; return digit and probability."""
+    digit = rows[-1].argmax()
+    answer = '%s, probability %.4f' % (network.names[digit], rows[-1, digit])
+    print('%s: %s%s' % (name, answer, labelled))
+    if flags.test is not None:
+        return answer
+    hint = '' if flags.show else '; add --show OUT.png to see what was found'
+    if rows[-1, digit] < SURE:
+        other = rows[-1].argsort()[-2]
+        print('unsure: in %s the digit may also be %s, probability %.4f%s'
+              % (name, network.names[other], rows[-1, other], hint), file=sys.stderr)
+    elif not flags.as_is:
+        from reading import images
+        doubt = images.doubt(image.reshape(len(rows), -1))
+        if doubt:
+            print('unsure: what was found in %s %s%s' % (name, doubt, hint),
+                  file=sys.stderr)
+    return answer
+
+
+def draw(flags, network, image, rows):
+    """Draw what --rows and --cells ask for."""
+    if flags.rows:
+        from reading import pictures  # needs matplotlib
+        draw_rows = (pictures.animate_rows if flags.rows.lower().endswith('.gif')
+                     else pictures.draw_rows)
+        write_picture(flags.rows, draw_rows(image, rows, network.names))
+    if flags.cells:
+        from reading import cells, pictures
+        layers = cells.follow(network.weights(), image, rows)
+        write_picture(flags.cells, pictures.draw_cells(image, layers))
+
+
 @reports_errors
 def main(argv=None):
     """Name the digits as the flags in argv say; return the exit status."""
@@ -214,32 +255,25 @@ def main(argv=None):
               '%s steps' % (flags.run_dir, steps or 'fewer'), file=sys.stderr)
     if flags.page or flags.errors:
         return (write_page if flags.page else write_errors)(flags, network)
-    status = 0
+    status, seen = 0, []
     for path in flags.files or [None]:
         try:
-            image, name, labelled = read(flags, path, network)
+            picture, digits, names, labelled = read(flags, path, network)
         except UserError as error:
             print('error: %s' % error, file=sys.stderr)
             status = 1
             continue
-        rows, = network([image])
-        digit = rows[-1].argmax()
-        print('%s: %s, probability %.4f%s'
-              % (name, network.names[digit], rows[-1, digit], labelled))
-        if rows[-1, digit] < SURE and flags.test is None:
-            other = rows[-1].argsort()[-2]
-            print('unsure: in %s the digit may also be %s, probability %.4f; add '
-                  '--show OUT.png to see what was found'
-                  % (name, network.names[other], rows[-1, other]), file=sys.stderr)
-        if flags.rows:
-            from reading import pictures  # needs matplotlib
-            draw = (pictures.animate_rows if flags.rows.lower().endswith('.gif')
-                    else pictures.draw_rows)
-            write_picture(flags.rows, draw(image, rows, network.names))
-        if flags.cells:
-            from reading import cells, pictures
-            layers = cells.follow(network.weights(), image, rows)
-            write_picture(flags.cells, pictures.draw_cells(image, layers))
+        for name, (box, image) in zip(names, digits):
+            rows, = network([image])
+            answer = name_digit(flags, network, name, rows, labelled, image)
+            if flags.show:
+                # Small, as there may be a thousand.
+                step = 1 if len(flags.files) == 1 else max(picture.shape) // 400 + 1
+                seen.append((picture[::step, ::step], box, image, answer))
+            draw(flags, network, image, rows)
+    if seen:
+        from reading import pictures  # needs matplotlib
+        write_picture(flags.show, pictures.draw_seen(seen, network.shape, flags.as_is))
     return status
 
 

@@ -1,10 +1,8 @@
 'use strict';
-// The page that reads what you draw: first the network, then the ink, then what one
-// sees. page.py puts this file and the network into page.html.
+// First the network, then the ink, then what one sees. page.py puts this into page.html.
 
 const NET = JSON.parse(document.getElementById('network').textContent);
 const [ROWS, COLUMNS] = NET.shape;
-
 const bytes = base64 => Uint8Array.from(atob(base64), letter => letter.charCodeAt(0));
 
 // The weights, in the order in which page.py wrote them.
@@ -22,17 +20,14 @@ const bias = next(NET.names.length);
 function product(x, matrix, bias) {
   const sums = Float32Array.from(bias), width = bias.length;
   x.forEach((value, row) => {
-    if (value === 0) return;
-    for (let k = 0; k < width; k++) sums[k] += value * matrix[row * width + k];
+    if (value) for (let k = 0; k < width; k++) sums[k] += value * matrix[row * width + k];
   });
   return sums;
 }
 
 const sigmoid = x => 1 / (1 + Math.exp(-x));
-
 function softmax(logits) {
-  const most = Math.max(...logits);
-  const exps = Array.from(logits, x => Math.exp(x - most));
+  const exps = Array.from(logits, x => Math.exp(x - Math.max(...logits)));
   return exps.map(x => x / exps.reduce((a, b) => a + b));
 }
 
@@ -40,8 +35,7 @@ function softmax(logits) {
 // classes after each row, and h[layer][row], the outputs of all units.
 function read(pixels) {
   const c = layers.map(({units}) => new Float32Array(units));
-  const h = layers.map(() => []);
-  const rows = [];
+  const h = layers.map(() => []), rows = [];
   for (let row = 0; row < ROWS; row++) {
     let x = pixels.slice(row * COLUMNS, (row + 1) * COLUMNS);
     layers.forEach(({units, kernel, bias}, layer) => {
@@ -53,8 +47,7 @@ function read(pixels) {
           + sigmoid(gates[k]) * Math.tanh(gates[units + k]);
         now[k] = sigmoid(gates[3 * units + k]) * Math.tanh(state[k]);
       }
-      h[layer].push(now);
-      x = now;
+      h[layer].push(x = now);
     });
     rows.push(softmax(product(x, W, bias)));
   }
@@ -63,52 +56,67 @@ function read(pixels) {
 
 window.readRows = pixels => read(pixels).rows;
 
-// Resize the lines of an image, `length` numbers each, as Pillow's BICUBIC does. Return
-// the transposed image, which has a line for each of the `size` numbers.
-function resize(lines, length, size) {
+// Resize the lines of an image to `size` numbers each, as Pillow's BICUBIC does. Return
+// the transposed image, which has a line for each of these numbers.
+function resize(lines, size) {
   const cubic = x => x < 1 ? (1.5 * x - 2.5) * x * x + 1
     : x < 2 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : 0;
-  const scale = length / size, blur = Math.max(scale, 1), resized = [];
-  for (let k = 0; k < size; k++) {
+  const {length} = lines[0], scale = length / size, blur = Math.max(scale, 1);
+  return Array.from({length: size}, (_, k) => {
     const centre = (k + 0.5) * scale;
     const first = Math.max(0, Math.trunc(centre - 2 * blur + 0.5));
     const end = Math.min(length, Math.trunc(centre + 2 * blur + 0.5));
-    const weights = [];
-    for (let i = first; i < end; i++) {
-      weights.push(cubic(Math.abs(i - centre + 0.5) / blur));
-    }
+    const weights = Array.from({length: end - first}, (_, i) =>
+      cubic(Math.abs(first + i - centre + 0.5) / blur));
     const sum = weights.reduce((a, b) => a + b);
-    resized.push(lines.map(line => weights.reduce(
-      (value, weight, i) => value + weight * line[first + i], 0) / sum));
-  }
-  return resized;
+    return lines.map(line => weights.reduce(
+      (value, weight, i) => value + weight * line[first + i], 0) / sum);
+  });
+}
+
+const largest = ink => Math.max(...ink.map(line => Math.max(...line)));
+// Return the sum of the ink, weighted by of(y, x).
+const sum = (ink, of) => ink.reduce((all, line, y) => all + line.reduce(
+  (part, value, x) => part + value * of(y, x), 0), 0);
+
+// Return the part of an image that has ink.
+function crop(ink) {
+  const least = 0.1 * largest(ink);
+  const range = lines => {
+    const inked = lines.map(line => line.some(value => value > least));
+    return [inked.indexOf(true), inked.lastIndexOf(true) + 1];
+  };
+  const across = range(ink[0].map((_, x) => ink.map(line => line[x])));
+  return ink.slice(...range(ink)).map(line => line.slice(...across));
+}
+
+// Shear ink by 0.3 of its slant, which is the regression of x on y.
+function deslant(ink) {
+  const middle = sum(ink, y => y) / sum(ink, () => 1);
+  const slant = 0.3 * sum(ink, (y, x) => (y - middle) * x)
+    / Math.max(sum(ink, y => (y - middle) ** 2), 1e-9);
+  const room = Math.trunc(Math.abs(slant) * ink.length) + 1;
+  return ink.map((line, y) => Array.from({length: line.length + 2 * room}, (_, x) => {
+    const place = x - room + slant * (y + 0.5 - middle), left = Math.floor(place);
+    return (line[left] || 0) * (left + 1 - place) + (line[left + 1] || 0) * (place - left);
+  }));
 }
 
 // Crop ink, lines of numbers in [0, 1], to the digit, fit it to 20 / 28 of the image and
 // centre it by mass, as predict.py does. Return the image, or null without ink.
 function fit(ink) {
-  const most = Math.max(...ink.map(line => Math.max(...line)));
-  const range = lines => {  // of the lines that have ink
-    const inked = lines.map(line => line.some(value => value > 0.1 * most));
-    return [inked.indexOf(true), inked.lastIndexOf(true) + 1];
-  };
+  const most = largest(ink);
   if (!most) return null;
-  const [top, bottom] = range(ink);
-  const [left, right] = range(ink[0].map((_, x) => ink.map(line => line[x])));
-  const scale = 20 / 28 * Math.min(ROWS / (bottom - top), COLUMNS / (right - left));
-  const [rows, columns] = [bottom - top, right - left].map(
-    side => Math.max(1, Math.round(scale * side)));
-  const crop = ink.slice(top, bottom).map(line => line.slice(left, right));
-  const box = resize(resize(crop, right - left, columns), bottom - top, rows)
+  const digit = crop(deslant(crop(ink))), sides = [digit.length, digit[0].length];
+  const scale = 20 / 28 * Math.min(ROWS / sides[0], COLUMNS / sides[1]);
+  const [rows, columns] = sides.map(side => Math.max(1, Math.round(scale * side)));
+  const box = resize(resize(digit, columns), rows)
     .map(line => line.map(value => Math.min(Math.max(value, 0), most)));
-  const darkest = Math.max(...box.map(line => Math.max(...line)));
-  let mass = 0, x = 0, y = 0;
-  box.forEach((line, row) => line.forEach((value, column) => {
-    [mass, y, x] = [mass + value, y + value * row, x + value * column];
-  }));
-  const start = (whole, size, centre) =>
-    Math.min(Math.max(Math.round(whole / 2 - centre), 0), whole - size);
-  const down = start(ROWS, rows, y / mass), across = start(COLUMNS, columns, x / mass);
+  const darkest = largest(box), mass = sum(box, () => 1);
+  const start = (whole, size, moment) =>
+    Math.min(Math.max(Math.round(whole / 2 - moment / mass), 0), whole - size);
+  const down = start(ROWS, rows, sum(box, y => y));
+  const across = start(COLUMNS, columns, sum(box, (_, x) => x));
   const image = new Float32Array(ROWS * COLUMNS);
   box.forEach((line, row) => line.forEach((value, column) => {
     image[(down + row) * COLUMNS + across + column] = value / darkest;
@@ -118,13 +126,10 @@ function fit(ink) {
 
 // What one sees.
 
-const isChinese = /^zh/i.test(navigator.language);
-const say = (english, chinese) => isChinese ? chinese : english;
-const percent = p => (100 * p).toFixed(1) + ' %';
-const $ = id => document.getElementById(id);
+const say = (english, chinese) => /^zh/i.test(navigator.language) ? chinese : english;
+const percent = p => (100 * p).toFixed(1) + ' %', $ = id => document.getElementById(id);
 const pad = $('pad'), pen = pad.getContext('2d', {willReadFrequently: true});
-let shown = null;  // {pixels, rows, h}
-let timer = 0, isDrawing = false;
+let shown = null, timer = 0, isDrawing = false;  // shown is {pixels, rows, h}
 
 // Paint an image. colour(row, column) is [red, green, blue].
 function paint(canvas, rows, columns, colour) {
@@ -184,10 +189,8 @@ function play() {
   clearInterval(timer);
   let row = 0;
   show(row);
-  timer = setInterval(() => {
-    show(++row);
-    if (row === ROWS - 1) clearInterval(timer);
-  }, 4000 / ROWS);
+  timer = setInterval(() => row === ROWS - 1 ? clearInterval(timer) : show(++row),
+                      4000 / ROWS);
 }
 
 function clear() {
@@ -220,8 +223,7 @@ pad.onpointerup = pad.onpointercancel = event => {
   if (!isDrawing || !event.isPrimary) return;
   [isDrawing, timer] = [false, setTimeout(play, 700)];  // a four has two strokes
 };
-$('clear').onclick = clear;
-$('play').onclick = play;
+[$('clear').onclick, $('play').onclick, $('row').max] = [clear, play, ROWS];
 $('row').oninput = event => { clearInterval(timer); show(event.target.value - 1); };
 
 document.documentElement.lang = say('en', 'zh-CN');
@@ -229,10 +231,9 @@ document.querySelectorAll('[data-zh]').forEach(text => {
   text.textContent = say(text.textContent, text.dataset.zh);
 });
 document.title = $('title').textContent;
-$('row').max = ROWS;
 const larger = Math.max(ROWS, COLUMNS);
 [pad.width, pad.height] = [280 * COLUMNS / larger, 280 * ROWS / larger];
-Object.assign(pen, {lineWidth: 24, lineCap: 'round', lineJoin: 'round'});
+Object.assign(pen, {lineWidth: 28, lineCap: 'round', lineJoin: 'round'});
 $('bars').innerHTML = '<div><b></b><i></i><span></span></div>'.repeat(
   Math.min(10, NET.names.length));
 $('layers').innerHTML = NET.layers.map((units, layer) => `<h2>${say(

@@ -18,27 +18,44 @@ SHOWN = 20  # images in `draw_errors`
 
 
 @drawing()
-def draw_seen(picture, box, image, shape=(28, 28)):
-    """Draw a photograph, the box of its digit, and the digit that the network gets.
+def draw_seen(seen, shape=(28, 28), as_is=False):
+    """Draw photographs, the boxes of their digits, and the digits the network gets.
 
     Args:
-        picture: uint8 [height, width, 3].
-        box: top, bottom, left and right in it, whose sides are 1.
-        image: float [pixels] in [0, 1].
-        shape: its rows and columns.
+        seen: a list of (picture, box, image, answer): uint8 [height, width, 3]; top,
+            bottom, left and right in it, whose sides are 1; float [pixels] in [0, 1];
+            and a str.
+        shape: the rows and columns of an image.
+        as_is: bool, the images are the whole pictures.
 
     Returns:
-        A PNG file of 900 x 500 pixels.
+        A PNG file: one of 900 x 500 pixels, several 6 in a row, 300 x 170 each.
     """
-    figure = Figure(figsize=(9, 5), dpi=100, tight_layout=True)
-    left, right = figure.subplots(1, 2)
-    left.imshow(picture)
-    height, width, _ = picture.shape
-    y, bottom, x, end = np.multiply(box, [height, height, width, width])
-    left.plot([x, end, end, x, x], [y, y, bottom, bottom, y], color='tab:red')
-    left.set(title='the picture, and the digit in it', xticks=[], yticks=[])
-    _show_digit(right, image.reshape(shape))
-    right.set(title='what the network gets')
+    columns = min(6, len(seen))
+    rows = -(-len(seen) // columns)
+    size = (9, 5) if len(seen) == 1 else (3 * columns, 1.7 * rows)
+    figure = Figure(figsize=size, dpi=100)
+    figure.subplots_adjust(0.01, 0.01, 0.99, 1 - 0.4 / size[1], 0.05, 0.3)
+    grid = figure.subplots(rows, 2 * columns, squeeze=False).reshape(-1, 2)
+    for axes in grid[len(seen):].ravel():
+        axes.axis('off')
+    for (left, right), (picture, box, image, answer) in zip(grid, seen):
+        left.imshow(picture)
+        if not as_is:
+            height, width, _ = picture.shape
+            y, bottom, x, end = np.multiply(box, [height, height, width, width]) - 0.5
+            left.plot([x, end, end, x, x], [y, y, bottom, bottom, y], color='tab:red',
+                      scalex=False, scaley=False)
+        left.set(xticks=[], yticks=[])
+        if len(seen) == 1:
+            left.set_title('the picture' + ('' if as_is else ', and the digit in it'))
+            right.set_title('what the network gets: ' + answer)
+        else:
+            left.set_title(answer, loc='left', fontsize=9)
+        # White is 1 in a picture that is read as it is. A digit's ink is 1, too.
+        right.imshow(image.reshape(shape), cmap='gray' if as_is else 'gray_r', vmin=0,
+                     vmax=1)
+        right.set(xticks=[], yticks=[])
     return png(figure)
 
 
@@ -58,11 +75,14 @@ def draw_rows(image, rows, names):
     digit = best[-1]
     # The first row after which the answer does not change.
     decided = max((row + 1 for row in np.flatnonzero(best != digit)), default=0)
-    figure = Figure(figsize=(9, 6), dpi=100, tight_layout={'rect': (0, 0.05, 1, 1)})
-    left, right = figure.subplots(1, 2, sharey=True,
-                                  gridspec_kw={'width_ratios': [28, 20]})
     font = literal(''.join(names))
-    _show_digit(left, image.reshape(len(rows), -1))
+    image = image.reshape(len(rows), -1)
+    width = 5 * image.shape[1] / len(rows)
+    figure = Figure(figsize=(4 + width, 6), dpi=100,
+                    tight_layout={'rect': (0, 0.05, 1, 1)})
+    left, right = figure.subplots(1, 2, sharey=True,
+                                  gridspec_kw={'width_ratios': [width, 2.7]})
+    _show_digit(left, image)
     left.set(ylabel='row', title='what is read')
     shades = right.imshow(rows, cmap='Blues', vmin=0, vmax=1, aspect='auto')
     right.set_title('what it is taken for so far')
@@ -125,10 +145,12 @@ def draw_cells(image, layers):
     """
     figure = Figure(figsize=(10, 1 + 3 * len(layers)), dpi=100,
                     constrained_layout=True)
-    grid = figure.subplots(len(layers), 7, sharey=True, squeeze=False)
+    image = image.reshape(len(layers[0].c), -1)
+    grid = figure.subplots(len(layers), 7, sharey=True, squeeze=False, gridspec_kw={
+        'width_ratios': [2.3 * image.shape[1] / len(image), *[1] * 6]})
     for number, (layer, axes) in enumerate(zip(layers, grid), 1):
         if number == 1:
-            _show_digit(axes[0], image.reshape(len(layer.c), -1))
+            _show_digit(axes[0], image)
         else:
             axes[0].imshow(layers[number - 2].h, cmap='RdBu', vmin=-1, vmax=1,
                            aspect='auto')
@@ -206,7 +228,7 @@ def _short(name):
 
 
 def _show_digit(axes, image):
-    axes.imshow(image, cmap='gray_r', aspect='auto')
+    axes.imshow(image, cmap='gray_r')
     axes.set(xticks=[], yticks=_ticks(len(image)))
 
 

@@ -10,10 +10,13 @@ from unittest import mock
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT
+from conftest import ROOT, pixels
+from PIL import Image
 
 import bench.__main__
+import bench.photos
 from bench import ablation, measure, networks, process, results
+from training import saved_model
 
 SIZE = {'batch_size': 4, 'hidden_size': 8, 'layer_num': 1}
 
@@ -55,6 +58,31 @@ def test_the_peak_is_that_of_the_test_and_not_of_the_training(monkeypatch, capsy
     figures = json.loads(capsys.readouterr().out)
     assert 90 < figures['more at most, MiB'] < 110
     assert 100 < figures['before, MiB'] < 4000
+
+
+def test_labelled_pictures_are_counted(digits_run, digits, tmp_path, capfd):
+    rows = saved_model.Network(str(digits_run))(digits.images[:8])[:, -1]
+    lines = []
+    for i, (image, answer) in enumerate(zip(digits.images[:8], rows)):
+        Image.fromarray(pixels(image)).save(str(tmp_path / ('%d.png' % i)))
+        label = answer.argmax() if i < 5 else (answer.argmax() + 1) % 10
+        lines.append('%d.png\t%d\tsomebody\n' % (i, label))
+    (tmp_path / 'blank.png').write_bytes(b'')
+    (tmp_path / 'labels.tsv').write_text(''.join(lines) + 'blank.png\t3\n')
+    assert not bench.photos.main([str(tmp_path), str(digits_run)])
+    *_, row, _, _ = capfd.readouterr().out.split('\n')
+    high = (rows[5:].max(1) > 0.9).sum()
+    assert row == '| %s | 5 of 9 (0.556) | 3 | %d | 1 |' % (digits_run, high)
+
+
+@pytest.mark.parametrize('text', [None, 'a.png 3\n', 'a.png\tthree\n'])
+def test_labels_that_cannot_be_read(text, tmp_path, capsys):
+    if text:
+        (tmp_path / 'labels.tsv').write_text(text)
+    assert bench.photos.main([str(tmp_path), 'run']) == 1
+    line, = capsys.readouterr().err.splitlines()
+    assert line.startswith('error: %s/labels.tsv cannot be read (' % tmp_path)
+    assert line.endswith('each line must be a file, a tab, and its digit')
 
 
 def test_whole_runs(made_up_dir):

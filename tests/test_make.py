@@ -42,7 +42,7 @@ def project(tmp_path):
     for name in ('Makefile', 'requirements.txt', 'data.py', 'model.py',
                  'train_lstm_mnist.py'):
         shutil.copy2(os.path.join(ROOT, name), str(tmp_path))
-    for name in ('bench', 'requirements', 'tools', 'training'):
+    for name in ('bench', 'reading', 'requirements', 'tools', 'training'):
         shutil.copytree(os.path.join(ROOT, name), str(tmp_path / name))
     (tmp_path / 'bin').mkdir()
     for tool in ('mkdir', 'cp', 'cat', 'touch', 'grep', 'date', 'rm'):

@@ -96,7 +96,7 @@ def test_a_seven_that_is_drawn_is_read(
     (tmp_path / 'seven.png').write_bytes(png)
     np.testing.assert_allclose(
         chromium.value('Array.from(shown.pixels)'),
-        images.read_image(str(tmp_path / 'seven.png'))[-1], atol=0.01)
+        images.read_image(str(tmp_path / 'seven.png'))[1][0][1], atol=0.01)
     named = call('predict.py', digits_run, tmp_path / 'seven.png').stdout
     name, said = re.search(r': (\d), probability (\S+)\n', named).groups()
     assert name == '7' and float(said) == pytest.approx(probability, abs=0.01)

@@ -263,3 +263,12 @@ def test_noise_is_refused():
         noise = np.random.RandomState(seed).normal(128, 30, (HEIGHT, WIDTH))
         with pytest.raises(ValueError, match='like a digit|several things'):
             normalise(picture(noise))
+
+
+if __name__ == '__main__':  # draw pages for images/seen.png
+    for number, name in enumerate((
+            'shadow of 30 %', 'ruled paper', 'on a table', 'date stamp', 'punched hole',
+            'sticky note', 'squared paper', 'blackboard', 'red on blue',
+            'at the border', "copier's edge", 'frame')):
+        KINDS[name](*draw(number), np.random.RandomState(number)).convert('RGB').save(
+            'page-%d.png' % number)

@@ -25,6 +25,60 @@ def test_rows_show_image_and_probabilities(digits, drawn):
     assert [label.get_text() for label in right.get_xticklabels()] == DIGITS
 
 
+def seen(count, height=90, width=60):
+    picture = np.zeros([height, width, 3], np.uint8)
+    return [(picture, (0.1, 0.5, 0, 1), np.linspace(0, 1, 784), '%d, sure' % i)
+            for i in range(count)]
+
+
+def test_the_digit_is_boxed_in_the_picture(drawn):
+    png = pictures.draw_seen(seen(1))
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.size == (900, 500)
+    left, right = drawn[0].axes
+    box, = left.lines
+    assert box.get_xydata().tolist() == [
+        [-0.5, 8.5], [59.5, 8.5], [59.5, 44.5], [-0.5, 44.5], [-0.5, 8.5]]
+    assert left.get_xlim() == (-0.5, 59.5) and left.get_ylim() == (89.5, -0.5)
+    assert left.get_title() == 'the picture, and the digit in it'
+    assert right.get_title() == 'what the network gets: 0, sure'
+    assert right.images[0].get_cmap().name == 'gray_r'
+
+
+def test_a_picture_that_is_read_as_it_is_has_no_box(drawn):
+    pictures.draw_seen(seen(1), (28, 28), as_is=True)
+    left, right = drawn[0].axes
+    assert not left.lines and left.get_title() == 'the picture'
+    # White is 1 in both halves.
+    assert right.images[0].get_cmap().name == 'gray'
+
+
+def test_several_pictures_are_drawn_six_in_a_row(drawn):
+    png = pictures.draw_seen(seen(8))
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.size == (1800, 340)
+    axes = np.array(drawn[0].axes).reshape(2, 6, 2)
+    assert [one.get_title(loc='left') for one in axes[:, :, 0].ravel()] == [
+        '%d, sure' % i for i in range(8)] + [''] * 4
+    assert [len(one.images) for one in axes.ravel()] == [1] * 16 + [0] * 8
+
+
+@pytest.mark.parametrize('rows, columns', [(28, 28), (14, 28), (30, 20)])
+def test_images_keep_their_proportions(rows, columns, drawn):
+    image = np.ones(rows * columns)
+    pictures.draw_rows(image, np.full([rows, 10], 0.1), DIGITS)
+    pictures.draw_cells(image, [cells.Layer(*np.ones([6, rows, 16]))])
+    pictures.draw_seen([(np.zeros([rows, columns, 3], np.uint8), (0, 1, 0, 1), image,
+                         '7')], (rows, columns))
+    for axes in (drawn[0].axes[0], drawn[1].axes[0], *drawn[2].axes):
+        extent = axes.get_window_extent()
+        assert extent.width / extent.height == pytest.approx(columns / rows, 0.01)
+    # The rows of the image and of the table beside it are level.
+    one, other = (axes.get_window_extent() for axes in drawn[0].axes[:2])
+    assert one.y0 == pytest.approx(other.y0, abs=1)
+    assert one.y1 == pytest.approx(other.y1, abs=1)
+
+
 def test_animation_shows_row_after_row():
     rows = np.full([28, 10], 0.05)
     rows[np.arange(28), [1] * 14 + [7] * 14] = 0.55
@@ -93,7 +147,7 @@ def test_settings_of_matplotlib_change_nothing():
     layers = [cells.Layer(*random.uniform(-1, 1, [6, 28, 16]))]
 
     def draw():
-        return (pictures.draw_seen(photograph, (0, 0.5, 0, 0.5), image),
+        return (pictures.draw_seen([(photograph, (0, 0.5, 0, 0.5), image, '7')]),
                 pictures.draw_rows(image, rows, DIGITS),
                 pictures.animate_rows(image, rows, DIGITS),
                 pictures.draw_cells(image, layers),

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import ROOT, call, idx, pixels, run
-from PIL import Image
+from PIL import Image, ImageDraw
+from test_photographs import draw
 
 from reading import cells, pictures
 from training import mnist_files, saved_model
@@ -179,10 +180,50 @@ def test_show_draws_the_picture_and_what_the_network_gets(
     assert as_is.returncode == 0 and as_is.stdout != done.stdout
 
 
+def test_several_digits_have_a_line_each_and_no_rows(digits_run, tmp_path):
+    page = np.concatenate([draw(3, 8)[0], draw(13, 8)[0]], 1)
+    Image.fromarray(page.astype(np.uint8)).save(str(tmp_path / 'a.png'))
+    done = call(SCRIPT, digits_run, 'a.png', '--show', 'seen.png', cwd=tmp_path)
+    lines = [re.fullmatch(r'a.png, digit (\d) of 2, (\d+) % from the left and \d+ % '
+                          r'from the top: \d, probability 0\.\d{4}', line)
+             for line in done.stdout.splitlines()]
+    assert [line[1] for line in lines] == ['1', '2']
+    assert 0 < int(lines[0][2]) < 50 < int(lines[1][2])
+    with Image.open(str(tmp_path / 'seen.png')) as seen:
+        assert seen.size == (600, 170)
+    done = call(SCRIPT, digits_run, 'a.png', '--rows', 'rows.png', cwd=tmp_path)
+    assert done.returncode == 1 and done.error_lines == [
+        'error: --rows and --cells draw one digit, and a.png shows 2: crop it to one']
+
+
+def test_a_doubt_is_said_and_the_hint_is_not_repeated(digits_run, tmp_path):
+    image = Image.new('L', (300, 300), 235)
+    ImageDraw.Draw(image).line(  # a wave
+        [(30 + i, 150 + 60 * np.sin(i / 20)) for i in range(240)], 30, 8)
+    image.save(str(tmp_path / 'a.png'))
+    for flags, hint in (([], '; add --show OUT.png to see what was found'),
+                        (['--show', 'seen.png'], '')):
+        done = call(SCRIPT, digits_run, 'a.png', *flags, cwd=tmp_path)
+        line, = done.stderr.splitlines()
+        assert line.startswith('unsure: ') and line.endswith(hint)
+        assert ('add --show' in line) is bool(hint)
+
+
+def test_show_draws_all_files_that_were_named(digits_run, digits, tmp_path):
+    names = ['%d.png' % i for i in range(8)]
+    for name, image in zip(names, digits.images):
+        Image.fromarray(255 - pixels(image)).save(str(tmp_path / name))
+    done = call(SCRIPT, digits_run, *names, 'none.png', '--show', 'seen.png',
+                cwd=tmp_path)
+    assert done.returncode == 1 and len(done.stdout.splitlines()) == 8
+    with Image.open(str(tmp_path / 'seen.png')) as seen:
+        assert seen.size == (1800, 340)
+
+
 @pytest.mark.parametrize('flags', [
-    ['--test', 3, '--show', 'a.png'], ['a.png', 'b.png', '--show', 'c.png'],
+    ['--test', 3, '--show', 'a.png'], ['a.png', 'b.png', '--rows', 'c.png'],
     ['a.png', '--show', 'a.png'], ['a.png', '--show', 'a.jpg']])
-def test_show_needs_one_file_and_another_name(flags, digits_run, tmp_path):
+def test_drawings_need_a_file_and_another_name(flags, digits_run, tmp_path):
     assert call(SCRIPT, digits_run, *flags, cwd=tmp_path).returncode == 2
 
 
