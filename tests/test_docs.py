@@ -40,7 +40,7 @@ def links(page):
 
 
 @pytest.mark.parametrize('page', [
-    'README.md', 'docs/how-it-works.md', 'docs/gpu.md'])
+    'README.md', 'docs/how-it-works.md', 'docs/gpu.md', 'docs/your-own-data.md'])
 def test_both_languages_show_the_same(page):
     chinese = page.replace('.md', '.zh-CN.md')
     assert blocks(page) == blocks(chinese)
