@@ -39,7 +39,8 @@ def links(page):
             re.findall(r'\]\(([^)]*)\)', read(page))]
 
 
-@pytest.mark.parametrize('page', ['README.md', 'docs/how-it-works.md'])
+@pytest.mark.parametrize('page', [
+    'README.md', 'docs/how-it-works.md', 'docs/gpu.md', 'docs/your-own-data.md'])
 def test_both_languages_show_the_same(page):
     chinese = page.replace('.md', '.zh-CN.md')
     assert blocks(page) == blocks(chinese)
