@@ -86,7 +86,9 @@ def main(argv=None):
     try:
         open_files(args.data_dir, args.mirror)
     except NoMirrorError as error:
-        print('error: %s' % error, file=sys.stderr)
+        # make goes on with the digits.
+        print('%s: %s' % ('note' if 'MAKELEVEL' in os.environ else 'error', error),
+              file=sys.stderr)
         return 3
     return 0
 

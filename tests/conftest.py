@@ -27,6 +27,7 @@ from training import gpu, mnist_files  # noqa: E402
 
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
 os.environ['no_proxy'] = '127.0.0.1'
+os.environ.pop('MAKELEVEL', None)  # make runs the tests, and not the scripts in them
 # GPUs are hidden from all tests but those of test_gpu.py, which use this, and those
 # that use `null_gpu`.
 GPUS = {'CUDA_VISIBLE_DEVICES': os.environ.get('CUDA_VISIBLE_DEVICES', '0')}
