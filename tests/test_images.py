@@ -133,9 +133,10 @@ def test_large_photographs_need_little_memory(size, tmp_path):
     ImageDraw.Draw(image).line([6000, 2000, 5000, 7000], 30, 400)
     image.save(str(tmp_path / 'a.jpg'))
     mb, top, bottom, left, right = map(float, subprocess.run(
-        [sys.executable, '-c', 'import resource, sys; from reading import images; '
-         '_, [(box, _)] = images.read_image(sys.argv[1]); print(resource.getrusage('
-         'resource.RUSAGE_SELF).ru_maxrss / 1024, *box)', str(tmp_path / 'a.jpg')],
+        [sys.executable, '-c', 'import re, sys; from reading import images; '
+         '_, [(box, _)] = images.read_image(sys.argv[1]); '
+         'most = re.search("VmHWM:.*?([0-9]+)", open("/proc/self/status").read())[1]; '
+         'print(int(most) / 1024, *box)', str(tmp_path / 'a.jpg')],
         cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout.split())
     assert mb < 500
     np.testing.assert_allclose(
@@ -320,12 +321,13 @@ def test_mnist_digits_are_seldom_doubted(mnist_dir):
     assert np.mean(doubted) < 0.015
 
 
-def test_mnist_images_do_not_change(mnist_dir):
+def test_mnist_images_hardly_change(mnist_dir):
+    """Only thin strokes are made thicker."""
     test = data.read_data_sets(mnist_dir).test
     for look in ('as it is', 'dark ink'):
-        distances = [np.abs(normalise(LOOKS[look][1](pixels(image)))
-                            - image).mean() for image in test.images[:300]]
-        assert np.median(distances) < 1e-6 and np.mean(distances) < 2e-3
+        distances = np.array([np.abs(normalise(LOOKS[look][1](pixels(image)))
+                                     - image).mean() for image in test.images[:300]])
+        assert np.mean(distances < 1e-6) > 0.3 and np.mean(distances) < 0.015
 
 
 def test_as_is_only_scales(tmp_path):

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pkg_resources
 import pytest
@@ -512,11 +513,14 @@ def test_tensorboard_takes_the_next_port_and_a_folder_of_its_own(project):
         try:
             port = next(re.search(r'http://localhost:(\d+)/', line)[1]
                         for line in running.stderr if line.startswith('TensorBoard '))
+            note = project / '.venv' / '.tensorboard-info'
+            while not note.is_dir() and running.poll() is None:
+                time.sleep(0.1)
         finally:
             os.killpg(running.pid, signal.SIGTERM)
             running.communicate()
     assert 6006 < int(port) < 6017
-    assert (project / '.venv' / '.tensorboard-info').is_dir()
+    assert note.is_dir()
 
 
 def test_results_stops_at_a_run_that_fails(project):
