@@ -63,7 +63,7 @@ def parse_flags(argv=None):
                         'in a browser, without a server')
     parser.add_argument('--errors', metavar='OUT.png', type=picture('.png'),
                         help='draw which classes of the test set are taken for which, '
-                        'and the images that are named wrongly; print the accuracy. '
+                        'and the 20 most probable wrong names; print the accuracy. '
                         '--data_dir may name other data than those of the training')
     parser.add_argument('--as_is', action='store_true',
                         help='only scale each FILE to the size of the images that the '
