@@ -3,8 +3,8 @@
 MNIST's digits are grey, with ink near 1 and paper 0. They are fitted to 20 x 20 and
 centred by mass in 28 x 28 (LeCun et al., the MNIST page).
 """
+import contextlib
 import os
-import stat
 import sys
 
 import numpy as np
@@ -22,10 +22,7 @@ except ImportError:
     raise not_installed('scipy')
 
 MAX_SIDE = 10000  # pixels, after the JPEG decoder's reduction by up to 8
-TURNS = {2: Image.FLIP_LEFT_RIGHT, 3: Image.ROTATE_180, 4: Image.FLIP_TOP_BOTTOM,
-         5: Image.TRANSPOSE, 6: Image.ROTATE_270, 7: Image.TRANSVERSE,
-         8: Image.ROTATE_90}  # the EXIF orientation
-EDGE = 0.01  # factor of the score for each side of the picture that a blob touches
+TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # for transpose, by orientation
 UNREADABLE = '%s cannot be read (%s): name an image of a digit'
 SEVERAL = 'it shows several things of one size: crop it to one digit'
 BRIGHTNESS = np.float32([.299, .587, .114])  # of red, green and blue (ITU-R BT.601)
@@ -43,18 +40,19 @@ def read_image(path, as_is=False, shape=(28, 28)):
     bits is 65535; that of floats is the first of 1, 255 and 65535 that none is above.
 
     Returns:
-        The picture, uint8 [height, width, 3], and a list of what `find_digit` returns
-        for each of its digits.
+        The picture, uint8 [height, width, 3]; and for each of its digits, left to right
+        and top to bottom, (top, bottom, left, right) in the picture, whose sides are 1;
+        and the digit, float32 [pixels], from 0 for paper to 1 for the most ink.
 
     Raises:
         UserError: it cannot be read, shows no digit, or is over `MAX_SIDE`.
     """
     try:
-        pixels = _load(path)
+        image = _load(path)
     except Exception as error:  # a damaged file makes Pillow raise almost any of them
         raise UserError(UNREADABLE % (path, getattr(error, 'strerror', None) or error))
     try:
-        colours = _to_colours(pixels, not as_is)
+        colours = _to_colours(image, not as_is)
         digits = (_scale if as_is else _find)(colours, shape)
     except NoDigit as error:
         raise UserError(UNREADABLE % (path, error))
@@ -62,14 +60,14 @@ def read_image(path, as_is=False, shape=(28, 28)):
 
 
 def _load(path):
-    """Return the pixels of a file as `_decode` does. Pillow may raise any exception."""
-    Image.MAX_IMAGE_PIXELS = None  # MAX_SIDE is the limit here
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    """Return what `_decode` makes of a file. Pillow may raise any exception."""
+    if os.path.exists(path) and not os.path.isfile(path):
         raise ValueError('it is not a file')
     with open(path, 'rb') as f:
         if f.read(12)[4:] in (b'ftypheic', b'ftypheix', b'ftypmif1'):
             raise ValueError('it is HEIC, which Pillow does not read; convert it '
                              'with heif-convert photo.heic photo.jpg')
+    Image.MAX_IMAGE_PIXELS = None  # MAX_SIDE is the limit here
     ImageFile.LOAD_TRUNCATED_IMAGES = True  # read a PNG whose colour profile is damaged
     with Image.open(path) as image:
         ImageFile.LOAD_TRUNCATED_IMAGES = False  # but not one whose pixels are
@@ -79,42 +77,18 @@ def _load(path):
         if max(image.size) > MAX_SIDE:
             raise ValueError('it is %d x %d pixels, and %d a side are the most'
                              % (*image.size, MAX_SIDE))
-        try:
-            turn = TURNS.get(image.getexif().get(0x112))
-        except Exception:  # other EXIF values are damaged, which does not matter
-            turn = None
         if image.format in ('GIF', 'TIFF') and image.n_frames > 1:
             print('note: %s has %d pages: only the first is read'
                   % (path, image.n_frames), file=sys.stderr)
-        return _decode(image if turn is None else image.transpose(turn))
-
-
-def normalise(image):
-    """Return the digit that `find_digit` finds."""
-    return find_digit(image)[1]
-
-
-def find_digit(image):
-    """Turn a `PIL.Image.Image` of one digit into an MNIST digit.
-
-    Returns:
-        (top, bottom, left, right) of the digit in the picture, whose sides are 1; and
-        the digit, float32 [784], from 0 for paper to 1 for the most ink.
-
-    Raises:
-        NoDigit: it is blank, shows nothing like one digit, or has NaN or infinity.
-    """
-    digits = _find(_to_colours(_decode(image)), (28, 28))
-    if len(digits) > 1:
-        raise NoDigit(SEVERAL)
-    return digits[0]
+        with contextlib.suppress(Exception):  # most have no EXIF, or it is damaged
+            image = image.transpose(TURNS[image.getexif()[0x112]])
+        return _decode(image)
 
 
 def _find(colours, shape):
-    """Return what `find_digit` does, for each digit: left to right, top to bottom."""
-    inks = (_inks_on_even_paper(colours @ BRIGHTNESS)
-            or [_ink_in_a_photograph(colours)])
-    return [_fit(ink, shape) for ink in inks]
+    """Return the digits in a picture as `read_image` does."""
+    inks = _inks_on_even_paper(colours @ BRIGHTNESS)
+    return [_fit(ink, shape) for ink in inks or [_ink_in_a_photograph(colours)]]
 
 
 def doubt(digit):
@@ -143,7 +117,8 @@ def _scale(colours, shape):
 def _inks_on_even_paper(grey):
     """Return the ink of each digit if digits on even paper are all that there is.
 
-    Else return an empty list. The edge of the picture is taken for paper.
+    Else return an empty list, as for a page, a frame, what touches the edge but is no
+    drawing, or digits of two sizes. The edge of the picture is taken for paper.
     """
     edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     paper = np.median(edge)
@@ -151,42 +126,33 @@ def _inks_on_even_paper(grey):
     if -ink.min() > 0.5 * ink.max():  # the paper is not at the edge
         return []
     # Subtract the grain. Of normally distributed noise this is two standard deviations.
-    ink -= 3 * np.median(np.abs(edge - paper))
-    if ink.max() < 25:
-        return []
-    ink = np.maximum(ink, 0)
+    ink = np.maximum(ink - 3 * np.median(np.abs(edge - paper)), 0)
     labels, blobs = _label(ink > 0.1 * ink.max(), ink)
-    if min(ink.shape) < 64:  # no room for more than a digit
+    if min(ink.shape) < 64 and blobs:  # no room for more than a digit
         weak = [blob.number for blob in blobs
                 if blob.sides_touched and blob.strength < 0.3 * ink.max()]
         return [ink * ~np.isin(labels, weak)]
-    main = blobs[0]
-    if main.is_page(ink.max(), 0.8) or main.sides_touched and (
-            not main.is_drawn(labels) or main.size < 0.6 * min(ink.shape)
-            or main.size > 2 * min(main.height, main.width)):
-        return []
     digits = []  # each a list of blobs, the largest first
     for blob in blobs:
-        if blob.area > 0.01 * main.area and not any(blob in digit for digit in digits):
+        if (blob.area > 0.01 * blobs[0].area
+                and not any(blob in digit for digit in digits)):
             digits.append(_parts(blob, blobs))
-    if any(any(map(blob.frames, blobs)) or len(digits) > 1 and (
-            blob.sides_touched or not blob.is_drawn(labels)
-            or blob.height < 0.5 * main.height or blob.strength < 0.4 * ink.max())
-           for blob, *_ in digits):
+    if any(main.size > 28 and main.area > 0.8 * main.height * main.width and not (
+               main.is_slender and main.strength > 0.5 * ink.max())  # unlike a 1
+           or any(map(main.frames, blobs))
+           or main.sides_touched and (len(digits) > 1 or main.is_slender or 0.15 < (
+               ndimage.distance_transform_cdt(labels == main.number).max() / main.size))
+           or main.height < 0.5 * blobs[0].height for main, *_ in digits):
         return []
-    return [_only(digit, labels, ink) for digit in _in_reading_order(digits)]
+    rows = [main.place[0] for main, *_ in digits]
 
+    def order(digit):  # first by the top of the highest digit beside it
+        row, column = digit[0].place
+        return min(other.start for other in rows
+                   if 2 * row.start < other.start + other.stop), column.start
 
-def _in_reading_order(digits):
-    """Sort digits left to right, top to bottom."""
-    rows = []
-    for digit in sorted(digits, key=lambda digit: digit[0].place[0].start):
-        first = rows[-1][0][0].place[0] if rows else slice(-1, -1)
-        if 2 * digit[0].place[0].start > first.start + first.stop:
-            rows.append([])
-        rows[-1].append(digit)
-    return [digit for row in rows
-            for digit in sorted(row, key=lambda digit: digit[0].place[1].start)]
+    digits.sort(key=order)
+    return [_only(digit, labels, ink) for digit in digits]
 
 
 def _ink_in_a_photograph(colours):
@@ -195,63 +161,39 @@ def _ink_in_a_photograph(colours):
     A top-hat transform keeps what is thinner than a quarter of the picture, as strokes
     are, and removes shadows, pages and tables (Serra 1982; scipy.ndimage).
     """
-    step = -(-max(colours.shape) // 700)  # for speed
-    colours = ndimage.uniform_filter(colours, [step, step, 1])[::step, ::step]
     brightness = colours @ BRIGHTNESS
     # A colour may show ink that is as bright as its paper.
     greys = [brightness] + [grey for grey in np.moveaxis(colours, 2, 0)
                             if np.ptp(grey - brightness) >= 100]
-    dark, bright = [], []
+    found = []
     for grey in greys:
-        for top_hat, found in ((ndimage.black_tophat, dark),
-                               (ndimage.white_tophat, bright)):
+        for top_hat in (ndimage.black_tophat, ndimage.white_tophat):
             ink = top_hat(grey, max(3, min(grey.shape) // 4), mode='nearest')
-            grain = np.median(ink)
-            grain += 3 * np.median(np.abs(ink - grain))
-            found += _candidates(np.maximum(ink - grain, 0), grey)
-    candidates = max(_likely(dark, bright), _likely(bright, dark),
-                     key=lambda candidates: candidates[0][0] if candidates else 0)
-    if not candidates:
+            found += _candidates(np.maximum(ink - 3 * np.median(ink), 0), grey)
+    found = [(score, blob, *rest) for score, blob, *rest in found if not any(
+        blob.frames(other) and strong > 0.2 * score for strong, other, *_ in found)]
+    score, main, blobs, labels, ink = max(found, key=lambda one: one[0],
+                                          default=(0,) * 5)
+    if not score:
         raise NoDigit('it is blank' if np.ptp(brightness) < 25
                       else 'nothing in it looks like a digit')
-    score, main, blobs, labels, ink = candidates[0]
-    parts = _parts(main, blobs)
-    if any(other > 0.3 * score and 0.5 * main.height < blob.height < 2 * main.height
-           and main.gap(blob) > 0.15 * main.size for other, blob, *_ in candidates):
+    if any(other > 0.25 * score and 0.5 * main.height < blob.height < 2 * main.height
+           and main.gap(blob) > 0.15 * main.size for other, blob, *_ in found):
         raise NoDigit(SEVERAL)
-    return _only(parts, labels, ink)
-
-
-def _likely(candidates, inverse):
-    """Sort candidates, and drop frames and the paper inside a digit, one of inverse."""
-    return [one for one in sorted(candidates, key=lambda one: -one[0])
-            if not any(digit.frames(one[1]) and digit.sides_touched < 3
-                       and score > 0.5 * EDGE ** digit.sides_touched * one[0]
-                       for score, digit, *_ in inverse)
-            and not any(one[1].frames(other[1]) and other[0] > 0.2 * one[0]
-                        for other in candidates)]
+    return _only(_parts(main, blobs), labels, ink)
 
 
 def _candidates(ink, grey, again=True):
-    """Return (score, blob, all blobs, labels, ink) of blobs that may be a digit.
-
-    If again is true, look also for weaker ink, and without lines that are thinner than
-    the ink.
-    """
-    values = ink[ink > 0]
-    if values.size == 0:
-        return []
+    """Return (score, blob, all blobs, labels, ink) of blobs that may be a digit."""
     # A line over the ink may cut it. Close gaps of up to 4 pixels.
-    mask = ndimage.grey_closing(ink, (5, 5)) > _otsu(values)
+    usual = np.average(ink, weights=ink + 1e-9)
+    mask = ndimage.grey_closing(ink, (5, 5)) > 0.35 * usual
     labels, blobs = _label(mask, ink)
-    found = [(score, blob, blobs, labels, ink)
-             for blob in blobs[:8] if not blob.is_page()
-             for score in [_score(blob, labels, grey)] if score]
-    if again:  # all this may have hidden weaker ink from Otsu's threshold
-        found += _candidates(ink * ~_grown(mask, 3), grey, False)
-    if again and any(blob.sides_touched > 1 for blob in blobs):
-        # Thin lines may join the ink to the edges.
+    found = [(_score(blob, labels, grey), blob, blobs, labels, ink)
+             for blob in blobs[:8]]
+    if again:  # thin lines may join the ink to the edges, or hide weaker ink
         found += _candidates(ndimage.grey_opening(ink, (5, 5)), grey, False)
+        found += _candidates(ink * ~_grown(mask, 3), grey, False)
     return found
 
 
@@ -267,7 +209,7 @@ def _score(blob, labels, grey):
         return 0  # it is the paper between strokes
     contrast = abs(ink - ground.mean())
     return ((blob.size * contrast) ** 0.5 * contrast / (ground.std() + 2)
-            * EDGE ** blob.sides_touched)
+            * 0.01 ** blob.sides_touched)
 
 
 class Blob(object):
@@ -278,19 +220,9 @@ class Blob(object):
         self.place = place
         self.height, self.width = (side.stop - side.start for side in place)
         self.size = max(self.height, self.width)
+        self.is_slender = self.size >= 2 * min(self.height, self.width)
         self.sides_touched = sum(
             (side.start == 0) + (side.stop == end) for side, end in zip(place, shape))
-
-    def is_page(self, most_ink=0, share=0.75):
-        """Return whether it fills its box, and is not slender or strong, as a 1 is."""
-        return self.area > share * self.height * self.width and (
-            self.size < 2 * min(self.height, self.width)
-            or self.strength < 0.5 * most_ink)
-
-    def is_drawn(self, labels):
-        """Return whether its strokes are thin for its size."""
-        inside = np.pad(labels[self.place] == self.number, 1, 'constant')
-        return ndimage.distance_transform_cdt(inside).max() < 0.15 * self.size
 
     def frames(self, other):
         """Return whether another blob lies in its box, as a digit in a frame does."""
@@ -305,21 +237,13 @@ class Blob(object):
 
 
 def _label(mask, ink):
-    """Return the number of the blob at each pixel, 0 for none, and the `Blob`s.
-
-    The largest has the number 1.
-    """
+    """Return the number of the blob at each pixel, and the 200 largest `Blob`s."""
     labels, count = ndimage.label(mask, np.ones([3, 3]))
-    areas = np.bincount(labels.ravel(), minlength=2)
-    strengths = np.bincount(labels.ravel(), ink.ravel(), 2) / np.maximum(areas, 1)
-    # Drop all but the largest, for speed: a dithered scan has 50,000.
-    largest = 1 + np.argsort(-areas[1:], kind='stable')[:200]
-    numbers = np.zeros(len(areas), np.uint8)
-    numbers[largest] = range(1, len(largest) + 1)
-    labels = numbers[labels]
-    return labels, [Blob(number, areas[old], strengths[old], place, mask.shape)
-                    for number, (old, place)
-                    in enumerate(zip(largest, ndimage.find_objects(labels)), 1)]
+    areas = np.bincount(labels.ravel())[1:]
+    strengths = ndimage.mean(ink, labels, range(1, count + 1))
+    places = ndimage.find_objects(labels)
+    return labels, [Blob(k + 1, areas[k], strengths[k], places[k], mask.shape)
+                    for k in np.argsort(-areas, kind='stable')[:200]]
 
 
 def _parts(main, blobs):
@@ -332,28 +256,16 @@ def _parts(main, blobs):
 
 def _only(parts, labels, ink):
     """Return the ink of the blobs in parts, and their soft edges."""
-    chosen = np.zeros(256, bool)  # faster than np.isin
-    chosen[[blob.number for blob in parts]] = True
-    return ink * _grown(chosen[labels], max(1, parts[0].size // 25))
+    mask = np.isin(labels, [blob.number for blob in parts])
+    return ink * _grown(mask, 1 + parts[0].size // 25)
 
 
 def _grown(mask, pixels):
     return ndimage.binary_dilation(mask, iterations=pixels)
 
 
-def _otsu(values):
-    """Return the threshold that separates two kinds of values best (Otsu 1979)."""
-    counts, edges = np.histogram(values, 256)
-    middles = (edges[1:] + edges[:-1]) / 2
-    below, sums = counts.cumsum()[:-1], (counts * middles).cumsum()
-    above = counts.sum() - below
-    means = (sums[:-1] / np.maximum(below, 1),
-             (sums[-1] - sums[:-1]) / np.maximum(above, 1))
-    return middles[np.argmax(below * above * (means[0] - means[1]) ** 2)]
-
-
 def _fit(ink, shape):
-    """Return the box of the ink, and the ink as a digit, for `find_digit`."""
+    """Return the box of the ink, and the ink as a digit."""
     box, digit = _crop(ink)
     if max(digit.shape) > max(shape):  # MNIST's own images stay as they are
         digit = _deslant(digit)
@@ -414,29 +326,27 @@ def _thicken(ink, shape):
 
 
 def _decode(image):
-    """Return the pixels of a `PIL.Image.Image`.
+    """Decode a `PIL.Image.Image`: to RGBA, which would clip 16 bits and more."""
+    return image.convert(image.mode if image.mode[0] in 'IF' else 'RGBA')
 
-    Those of 16 bits and more, which convert('RGB') would clip: [height, width]. Others:
-    uint8 [height, width, 3], or 4 with transparency, below 2000 a side.
+
+def _to_colours(image, stretch=True):
+    """Return the colours of a decoded image, float32 [height, width, 3], 0 to 255.
+
+    It is reduced to at most 1000 a side. If stretch is true, the darkest value of more
+    than 8 bits becomes 0 and the brightest 255. If not, see `read_image`.
     """
-    if image.mode[0] in 'IF':
-        return np.asarray(image)
-    alpha = 'A' in image.getbands() or 'transparency' in image.info
-    return _reduce(image.convert('RGBA' if alpha else 'RGB'))
-
-
-def _reduce(image):
-    return np.asarray(image.reduce(max(1, max(image.size) // 1000)))
-
-
-def _to_colours(pixels, stretch=True):
-    """Return the colours of decoded pixels, float32 [height, width, 3], 0 to 255."""
+    if image.mode != 'RGBA':
+        values = np.asarray(image, float)
+        if not np.isfinite(values).all():
+            raise NoDigit('it has pixels that are not numbers')
+        whites = [1, 255, 65535] if image.mode == 'F' else [65535] * 3
+        ends = [values.min(), values.max()] if stretch else [
+            0, whites[np.searchsorted(whites[:2], values.max())]]
+        image = Image.fromarray(np.interp(values, ends, [0, 255]).astype(np.float32))
+    pixels = np.asarray(image.reduce(-(-max(image.size) // 1000)), np.float32)
     if pixels.ndim == 2:
-        grey = _reduce(Image.fromarray(_to_8_bits(pixels, stretch)))
-        return np.repeat(grey[..., None], 3, 2)
-    pixels = pixels.astype(np.float32)
-    if pixels.shape[2] == 3:
-        return pixels
+        return np.repeat(pixels[..., None], 3, 2)
     colours, alpha = pixels[..., :3], pixels[..., 3:] / 255
     if alpha.mean() > .5:
         paper = np.median(colours[alpha[..., 0] > .5], 0)
@@ -444,23 +354,3 @@ def _to_colours(pixels, stretch=True):
         paper = 255 * (np.average(colours @ BRIGHTNESS, weights=alpha[..., 0] + 1e-6)
                        < 128)
     return paper + (colours - paper) * alpha
-
-
-def _to_8_bits(pixels, stretch):
-    """Return pixels of 16 bits or more as float32 in [0, 255].
-
-    If stretch is true, the darkest becomes 0 and the brightest 255. If not, 0 stays 0,
-    and the docstring of `read_image` says which value becomes 255.
-    """
-    values = pixels.astype(float)
-    if not np.isfinite(values).all():
-        raise NoDigit('it has pixels that are not numbers')
-    if stretch:
-        values = values.clip(-1e9, 1e9)
-        values -= values.min()
-        white = max(values.max(), 1e-9)
-    elif pixels.dtype.kind == 'f' and values.max() <= 255:
-        white = 255 if values.max() > 1 else 1
-    else:
-        white = 65535
-    return (values * (255 / white)).clip(0, 255).astype(np.float32)

@@ -230,6 +230,19 @@ def pixels(image):
     return np.rint(255 * image).astype(np.uint8).reshape(28, 28)
 
 
+def find_digit(image):
+    """Return the box and the digit in a `PIL.Image.Image` of one digit."""
+    from reading import images
+    found = images._find(images._to_colours(images._decode(image)), (28, 28))
+    if len(found) > 1:
+        raise images.NoDigit(images.SEVERAL)
+    return found[0]
+
+
+def normalise(image):
+    return find_digit(image)[1]
+
+
 def jpeg(image, **options):
     written = io.BytesIO()
     image.save(written, 'JPEG', **options)

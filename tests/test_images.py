@@ -6,14 +6,14 @@ import hypothesis
 import hypothesis.extra.numpy
 import numpy as np
 import pytest
-from conftest import ROOT, jpeg, pixels
+from conftest import ROOT, find_digit, jpeg, normalise, pixels
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from test_photographs import draw
 
 import data
 from reading import images
-from reading.images import normalise, read_image
+from reading.images import read_image
 from training.errors import UserError
 
 # How a file may show a digit: the largest mean distance of a pixel from the digit
@@ -176,7 +176,7 @@ def test_a_digit_may_touch_the_edge():
     draw = ImageDraw.Draw(image)
     draw.line([24, 14, 14, 60, 74, 60], 60, 22)
     draw.line([54, 40, 54, 100], 60, 22)
-    box, _ = images.find_digit(image)
+    box, _ = find_digit(image)
     np.testing.assert_allclose(box, [0.12, 1, 0.05, 0.94], atol=0.03)
 
 
@@ -185,17 +185,17 @@ def test_the_ink_on_a_slender_page_is_found():
     draw = ImageDraw.Draw(image)
     draw.rectangle([150, 50, 270, 350], fill=225)
     draw.line([200, 100, 215, 300], 20, 12)
-    box, _ = images.find_digit(image)
+    box, _ = find_digit(image)
     np.testing.assert_allclose(box, [.25, .75, .48, .56], atol=0.03)
 
 
 def test_weak_ink_at_the_edge_of_a_small_picture_is_dropped():
     grey = np.full([40, 40], 50)
     grey[10:30, 18:22] = 190
-    clean = images.normalise(Image.fromarray(grey.astype(np.uint8)))
+    clean = normalise(Image.fromarray(grey.astype(np.uint8)))
     grey[:, :3] = 80
     np.testing.assert_array_equal(
-        images.normalise(Image.fromarray(grey.astype(np.uint8))), clean)
+        normalise(Image.fromarray(grey.astype(np.uint8))), clean)
 
 
 def thickness(digit):
@@ -239,7 +239,7 @@ def pages(*digits):
 
 def test_digits_on_even_paper_are_read_in_order():
     page = np.concatenate([pages(1, 5, 2), pages(3, 8, 4)])
-    found = images._find(images._to_colours(np.repeat(page[..., None], 3, 2)), (28, 28))
+    found = images._find(np.repeat(page[..., None], 3, 2), (28, 28))
     assert len(found) == 6
     for number, (digit, (box, image)) in enumerate(zip((1, 5, 2, 3, 8, 4), found)):
         row, column = divmod(number, 3)

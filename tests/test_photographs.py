@@ -5,11 +5,9 @@ be close to what it makes of the page itself. No network is needed.
 """
 import numpy as np
 import pytest
-from conftest import jpeg
+from conftest import find_digit, jpeg, normalise
 from PIL import Image, ImageDraw
 from scipy import ndimage
-
-from reading.images import find_digit, normalise
 
 WIDTH, HEIGHT = 450, 360
 # The digits as lines through points in a box that is 2 wide and 3 high.
