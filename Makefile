@@ -27,7 +27,7 @@ names_data := $(filter-out file,$(origin DATA_DIR))
 
 # The environment: docs/trouble.md has a table of what is removed here, and what not.
 # A $ in what the user sets is not make's.
-$(foreach name,DATA_DIR MIRROR FLAGS PHOTOS PYTHON MNIST_DATA_DIR, \
+$(foreach name,DATA_DIR MIRROR FLAGS PHOTOS RUNS PYTHON MNIST_DATA_DIR, \
     $(if $(value $(name)),$(eval override $(name) := $$(value $(name)))))
 export DATA_DIR MIRROR PHOTOS PYTHON MNIST_DATA_DIR
 # Packages come from the locks and go into .venv, whatever the user's settings are. These
@@ -50,7 +50,8 @@ data_dir = --data_dir "$$DATA_DIR"
 mirror = $${MIRROR:+--mirror "$$MIRROR"}
 on_cpu = $(findstring --device cpu,$(subst =, ,$(strip $(FLAGS))))
 # Inside '' the shell takes a $ as it is.
-flags = $(if $(findstring ',$(FLAGS)),$(FLAGS),$(subst $$,\$$,$(FLAGS)))
+as_typed = $(if $(findstring ',$(1)),$(1),$(subst $$,\$$,$(1)))
+flags = $(call as_typed,$(FLAGS))
 
 .PHONY: gpu gpu-if-any check-gpu train quick test lint lock tensorboard results bench photos horovod torture
 
@@ -123,7 +124,7 @@ bench: .venv/installed
 	@$(python) -m bench $(data_dir) $(flags)
 
 photos: .venv/installed
-	@$(python) -m bench.photos "$$PHOTOS" $(RUNS)
+	@$(python) -m bench.photos "$$PHOTOS" $(call as_typed,$(RUNS))
 
 # Without build isolation, so that it is built with the TensorFlow in .venv. Environment
 # variables such as HOROVOD_GPU_OPERATIONS=NCCL reach the build.

@@ -371,12 +371,14 @@ def test_the_digits_never_replace_data_that_is_named(
         ('train_lstm_mnist.py %s--seed 1 %s' % (passes, flag)).strip()]
 
 
-def test_a_dollar_inside_single_quotes_is_one(project):
+def test_a_dollar_is_a_dollar(project):
     write_environment(project, STAND_IN)
     assert make(project, 'train', 'DATA_DIR=d',
                 "FLAGS=--run_dir 'runs/a$b c'").returncode == 0
     assert calls(project)[1:] == [
         'train_lstm_mnist.py --data_dir d --run_dir runs/a$b c']
+    assert make(project, 'photos', 'PHOTOS=p$q', 'RUNS=runs/a$b').returncode == 0
+    assert calls(project)[-1] == '-m bench.photos p$q runs/a$b'
 
 
 @pytest.mark.parametrize('variables, calls_cuda', [

@@ -4,7 +4,7 @@ The scripts beside this package are the tutorial. They import from here; nothing
 imports them. From the bottom up:
 
     errors           errors that the user can fix, exit statuses, missing packages
-    environment      what TensorFlow 1.15 needs: the processor, the packages
+    environment      variables, limits, the processor, the import of TensorFlow
     run_directory    the folder of a run: lock, files that appear whole
     idx              files in MNIST's format: find, check, read
     mnist_files      MNIST's four files, opened once
