@@ -138,14 +138,14 @@ def test_only_a_second_ctrl_c_kills():
 
 @pytest.mark.long
 def test_a_run_that_is_killed_is_resumed(tmp_path):
-    counts = torture.kill(3, str(tmp_path), lambda line: None, steps=43)
-    assert counts['killed'] == 3 == counts['resumed'] + counts['unsaved']
+    counts = torture.kill(2, str(tmp_path), lambda line: None, steps=43)
+    assert counts['killed'] == 2 == counts['resumed'] + counts['unsaved']
 
 
 @pytest.mark.long
 def test_disks_that_fill_up(tmp_path):
-    counts = torture.fill_disks(3, str(tmp_path), lambda line: None, steps=43)
-    assert counts['filled'] == 3 == counts['resumed'] + counts['unsaved']
+    counts = torture.fill_disks(1, str(tmp_path), lambda line: None, steps=43)
+    assert counts['filled'] == 1 == counts['resumed'] + counts['unsaved']
 
 
 def test_a_run_that_is_done_is_taken_further(whole_run, tmp_path):
