@@ -516,7 +516,9 @@ def test_tensorboard_takes_the_next_port_and_a_folder_of_its_own(project):
             port = next(re.search(r'http://localhost:(\d+)/', line)[1]
                         for line in running.stderr if line.startswith('TensorBoard '))
             note = project / '.venv' / '.tensorboard-info'
-            while not note.is_dir() and running.poll() is None:
+            for _ in range(3000):  # it is written after the line
+                if note.is_dir():
+                    break
                 time.sleep(0.1)
         finally:
             os.killpg(running.pid, signal.SIGTERM)
