@@ -10,6 +10,7 @@ from training.plots import drawing, literal, png
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
     from PIL import Image  # a dependency of matplotlib
 except ImportError:
     raise not_installed('matplotlib')
@@ -211,15 +212,21 @@ def draw_errors(counts, names, wrong):
                     color='gray' if true == named else 'black')
     figure.text(0.765, 0.937, 'named wrongly with the highest probability', ha='center',
                 fontsize='large')
-    grid = figure.add_gridspec(4, 5, left=0.55, right=0.98, top=0.87, bottom=0.05,
-                               hspace=0.65)
-    for (image, true, named, number, probability), place in zip(wrong, grid):
-        axes = figure.add_subplot(place)
-        axes.imshow(image, cmap='gray_r', vmin=0, vmax=1)
-        axes.set(xticks=[], yticks=[])
-        axes.set_title('%s, named %s' % (_short(true), _short(named)), fontsize=9,
-                       **literal(true + named))
-        axes.set_xlabel('image %d: %.4f' % (number, probability), fontsize=7)
+    # All images in one axes, whose unit is a pixel: to make axes for each takes longer.
+    sheet = figure.add_axes([0.55, 0.02, 0.43, 0.88])
+    for k, (image, true, named, number, probability) in enumerate(wrong):
+        x, y = 112 * (k % 5) + 56, 154 * (k // 5) + 77
+        down, right = (48 * side / max(image.shape) for side in image.shape)
+        sheet.imshow(image, cmap='gray_r', vmin=0, vmax=1, aspect='auto',
+                     extent=[x - right, x + right, y + down, y - down])
+        sheet.add_patch(Rectangle((x - right, y - down), 2 * right, 2 * down,
+                                  fill=False, linewidth=0.8))
+        sheet.text(x, y - down - 6, '%s, named %s' % (_short(true), _short(named)),
+                   ha='center', fontsize=9, **literal(true + named))
+        sheet.text(x, y + down + 6, 'image %d: %.4f' % (number, probability),
+                   ha='center', va='top', fontsize=7)
+    sheet.set(xlim=(0, 560), ylim=(616, 0))
+    sheet.axis('off')
     return png(figure)
 
 

@@ -178,14 +178,16 @@ def test_errors_show_the_counts_and_the_images(drawn):
         (images[0], 'cat', 'dog', 11, 0.98765), (images[1], 'fox', 'dog', 2, 0.5)])
     with Image.open(io.BytesIO(png)) as image:
         assert image.size == (1300, 700)
-    matrix, *places = drawn[0].axes
+    matrix, sheet = drawn[0].axes
     assert matrix.get_title() == '6 of 27 images are named wrongly'
     shown = {text.get_position()[::-1]: int(text.get_text()) for text in matrix.texts}
     assert shown == {place: counts[place] for place in zip(*counts.nonzero())}
     # Right answers are not coloured.
     np.testing.assert_array_equal(matrix.images[0].get_array(),
                                   [[0, 2, 0], [1, 0, 0], [0, 3, 0]])
-    assert [(axes.get_title(), axes.get_xlabel()) for axes in places] == [
-        ('cat, named dog', 'image 11: 0.9877'), ('fox, named dog', 'image 2: 0.5000')]
-    for image, axes in zip(images, places):
-        np.testing.assert_array_equal(axes.images[0].get_array(), image)
+    assert [text.get_text() for text in sheet.texts] == [
+        'cat, named dog', 'image 11: 0.9877', 'fox, named dog', 'image 2: 0.5000']
+    for image, shown in zip(images, sheet.images):
+        np.testing.assert_array_equal(shown.get_array(), image)
+        left, right, bottom, top = shown.get_extent()
+        assert (right - left, bottom - top) == (96, 64)  # of 6 x 4 pixels
