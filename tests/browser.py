@@ -48,7 +48,8 @@ class Browser(object):
         return self
 
     def __exit__(self, *error):
-        self._process.kill()
+        self._session = {}
+        self.do('Browser.close')  # then it removes its temporary files
         self._process.wait()
         os.close(self._out)
         os.close(self._in)

@@ -22,6 +22,8 @@ from PIL import Image
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 
+import forks  # noqa: E402
+
 import data  # noqa: E402
 from training import gpu, mnist_files  # noqa: E402
 
@@ -41,6 +43,7 @@ QUICK = ('--dataset', 'digits', '--hidden_size', '8', '--layer_num', '1',
          '--dynamic_rnn', '--batch_size', '100', '--keep_prob', '1', '--seed',
          '3', '--device', 'cpu')
 
+LIMIT = 900  # seconds after which a process hangs
 NOWHERE = 'http://127.0.0.1:9/'  # the discard port: nobody listens
 
 
@@ -175,12 +178,15 @@ def once(tmp_path_factory, name, make):
     base = tmp_path_factory.getbasetemp()
     if 'PYTEST_XDIST_WORKER' in os.environ:
         base = base.parent
-    with open(str(base / (name + '.lock')), 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with open(str(base / (name + '.made')), 'a+') as made:
+        fcntl.flock(made, fcntl.LOCK_EX)
+        made.seek(0)
         folder = base / name
-        if not folder.exists():
+        if not made.read():
+            shutil.rmtree(str(folder), ignore_errors=True)  # a test failed in make
             folder.mkdir()
             make(folder)
+            made.write('yes')
     return folder
 
 
@@ -310,7 +316,7 @@ def full_disk(folder, size='4k', full=True):
 
 
 def without_root():
-    """Return the start of a command, for `run`, that has no rights of root."""
+    """Return the prefix of a server, for `run`, that has no rights of root."""
     return () if os.geteuid() else _unshare()
 
 
@@ -321,20 +327,55 @@ def _unshare(*flags):
     return command
 
 
-def run(script, *args, cwd=ROOT, stdout=subprocess.PIPE, prefix=(), **env):
-    """Run one of the project's scripts, after a prefix of the command.
+def start(script, *args, prefix=(), server=None, env=None, **streams):
+    """Start one of the project's scripts; return its process.
+
+    Fork it, unless it needs a Python of its own.
+
+    Args:
+        prefix: tuple of str, the start of the command of a Python of its own.
+        server: the prefix of a server of `forks`.
+        env: {name: value}; None removes a variable. Without a server, they are given to
+            a Python of its own.
+        streams: cwd and others of `subprocess.Popen`.
+    """
+    command = [os.path.join(ROOT, script), *map(str, args)]
+    variables = dict(
+        os.environ, TF_CPP_MIN_LOG_LEVEL=None,  # the script must set it
+        PYTHONUNBUFFERED=None,  # with it, Python would have nothing to flush
+        **(env or {}))
+    options = dict(dict(
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        universal_newlines=True, env={name: value for name, value in variables.items()
+                                      if value is not None}), **streams)
+    if server is None and (prefix or env):
+        return subprocess.Popen(
+            [*prefix, sys.executable, *command], **options,
+            # SIGINT is ignored if the tests run in the background of a script.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+    return forks.Popen(command, server or (), **options)
+
+
+def run(script, *args, cwd=ROOT, stdout=subprocess.PIPE, prefix=(), server=None, **env):
+    """Run one of the project's scripts, as `start` does.
 
     Return a CompletedProcess with error_lines, those of stderr that begin with
     `error:`.
     """
-    env = dict(os.environ, **env)
-    env.pop('TF_CPP_MIN_LOG_LEVEL', None)  # the script must set it
-    done = subprocess.run(
-        [*prefix, sys.executable, os.path.join(ROOT, script), *map(str, args)],
-        cwd=str(cwd), env=env, stdout=stdout,
-        stderr=subprocess.PIPE, universal_newlines=True, timeout=300)
-    assert 'Traceback' not in done.stderr, done.stderr
-    return _with_error_lines(done)
+    process = start(script, *args, prefix=prefix, server=server, env=env, cwd=str(cwd),
+                    stdout=stdout)
+    stdout, stderr = finish(process)
+    assert 'Traceback' not in stderr, stderr
+    return _with_error_lines(subprocess.CompletedProcess(
+        args, process.returncode, stdout, stderr))
+
+
+def finish(process):
+    """Return stdout and stderr of a process that ends."""
+    try:
+        return process.communicate(timeout=LIMIT)
+    finally:
+        process.kill()
 
 
 def call(script, *args, cwd=ROOT):
@@ -363,20 +404,6 @@ def _with_error_lines(done):
     done.error_lines = [line for line in done.stderr.splitlines()
                         if line.startswith('error:')]
     return done
-
-
-def start(*args, cwd, **streams):
-    """Start a training; return its process."""
-    return subprocess.Popen(
-        [sys.executable, os.path.join(ROOT, 'train_lstm_mnist.py'),
-         *map(str, args)],
-        cwd=str(cwd), universal_newlines=True, stderr=streams.pop(
-            'stderr', subprocess.PIPE), **streams,
-        # With it, Python would have nothing to flush when it exits.
-        env={name: value for name, value in os.environ.items()
-             if name != 'PYTHONUNBUFFERED'},
-        # SIGINT is ignored if the tests run in the background of a script.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def wait_for(text, stream):

@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, pixels
+from conftest import LIMIT, ROOT, pixels
 from PIL import Image
 
 import bench.__main__
@@ -24,7 +24,7 @@ SIZE = {'batch_size': 4, 'hidden_size': 8, 'layer_num': 1}
 def module(name, *args):
     """Run a module of the project; return a CompletedProcess."""
     return subprocess.run(
-        [sys.executable, '-m', name, *args], cwd=ROOT, timeout=300,
+        [sys.executable, '-m', name, *args], cwd=ROOT, timeout=LIMIT,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
 
 

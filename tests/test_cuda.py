@@ -14,7 +14,7 @@ import zipfile
 from types import SimpleNamespace
 
 import pytest
-from conftest import ROOT
+from conftest import LIMIT, ROOT
 
 from training import gpu
 
@@ -186,7 +186,7 @@ def test_a_stopped_download_is_deleted_at_once_or_by_the_next_run(
     while not list(folder.glob('cuda-*.part/requirements.txt')):
         time.sleep(0.02)
     running.send_signal(number)
-    running.wait(30)
+    running.wait(LIMIT)
     assert len(contents(folder)) == left
     assert call('--remove', env)[0] == 0
     assert contents(folder) == [FRAMEWORK]
@@ -199,7 +199,7 @@ def test_two_at_once_take_turns(env, folder):
         assert waiting.stderr.readline() == (
             'Waiting for another process that changes %s.\n' % folder)
         assert waiting.poll() is None
-    assert waiting.communicate(timeout=30)[1] == (
+    assert waiting.communicate(timeout=LIMIT)[1] == (
         'CUDA 10.0 was removed from %s\n' % env)
 
 

@@ -46,18 +46,16 @@ def test_the_page_lists_what_is_removed():
 
 def test_harmful_variables_change_nothing(tmp_path):
     """Also python -W error, python -I, and another program's TensorFlow settings."""
-    def transcript(*prefix, **env):
+    def transcript(prefix=(), **env):
         shutil.rmtree(str(tmp_path / 'run'), ignore_errors=True)
-        done = subprocess.run(
-            [sys.executable, *prefix, os.path.join(ROOT, SCRIPT), *QUICK, '--steps',
-             '20', '--run_dir', 'run'], env=dict(os.environ, **env), cwd=str(tmp_path),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+        done = run(SCRIPT, *QUICK, '--steps', 20, '--run_dir', 'run', cwd=tmp_path,
+                   prefix=prefix, **env)
         assert done.returncode == 0, done.stderr
         return done.stdout, re.sub(r'[\d.]+ steps/s', '', done.stderr)
 
     usual = transcript()
     assert transcript(PYTHONWARNINGS='error', **HARMFUL) == usual
-    assert transcript('-I') == usual
+    assert transcript(['sh', '-c', 'python=$1; shift; "$python" -I "$@"', '']) == usual
 
 
 @pytest.mark.parametrize('given, found', [({}, str(2 ** 32)),
@@ -244,10 +242,10 @@ def test_a_folder_of_data_may_have_any_name(made_up_dir, tmp_path):
     """As one from a zip that was packed under GBK."""
     named = os.path.join(os.fsencode(str(tmp_path)), b'\xca\xfd')
     os.rename(str(made_up_dir), named)
-    done = run(SCRIPT, '--data_dir', os.fsdecode(named), *QUICK[2:], '--steps', 2,
-               '--run_dir', tmp_path / 'run', PYTHONIOENCODING='utf-8')
+    done = call(SCRIPT, '--data_dir', os.fsdecode(named), *QUICK[2:], '--steps', 2,
+                '--run_dir', tmp_path / 'run')
     assert done.returncode == 0 and '\\udcca\\udcfd' in done.stdout
-    assert 'test image 0: ' in run('predict.py', tmp_path / 'run', '--test', 0).stdout
+    assert 'test image 0: ' in call('predict.py', tmp_path / 'run', '--test', 0).stdout
 
 
 # The machine.

@@ -63,6 +63,22 @@ def test_losses_are_those_of_the_cpu(gpu_run, tmp_path):
 
 
 @computes
+def test_first_gradients_are_those_of_the_cpu(tmp_path):
+    def gradients(device):
+        train(tmp_path / device, '--steps', 1, device=device)
+        checkpoint = tf.train.load_checkpoint(str(tmp_path / device))
+        return {name: checkpoint.get_tensor(name)  # 0.1 times the gradient
+                for name in checkpoint.get_variable_to_shape_map()
+                if name.endswith('/Adam')}
+
+    expected = gradients('cpu')
+    assert len(expected) == 6
+    for name, found in gradients('gpu').items():
+        np.testing.assert_allclose(found, expected[name], rtol=0, err_msg=name,
+                                   atol=1e-5 * np.abs(expected[name]).max())
+
+
+@computes
 @pytest.mark.parametrize('first, then', [('gpu', 'cpu'), ('cpu', 'gpu')])
 def test_run_resumes_on_the_other_device(first, then, gpu_run, tmp_path):
     train(tmp_path / 'run', '--steps', 10, device=first)

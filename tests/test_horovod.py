@@ -6,13 +6,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import types
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, call, run, send
+from conftest import LIMIT, ROOT, call, run, send
 
 import train_lstm_mnist
 from training import mnist_files
@@ -42,10 +41,10 @@ def begin(workers, *flags, cwd, script=(SCRIPT,), **env):
         stderr=subprocess.PIPE, universal_newlines=True)
 
 
-def finish(running, timeout=120):
+def finish(running):
     """Return the exit status, and stdout and stderr as lists of lines."""
     try:
-        stdout, stderr = running.communicate(timeout=timeout)
+        stdout, stderr = running.communicate(timeout=LIMIT)
     finally:
         running.kill()
     assert 'Traceback' not in re.sub(  # horovodrun's own, when a worker fails
@@ -78,35 +77,28 @@ def same(run_dir, other):
 
 
 @needs_horovod
-@pytest.mark.parametrize('workers', [2, 4])  # 3: see the worker that dies
-def test_workers_end_with_the_weights_of_one(workers, one, tmp_path):
+def test_workers_end_with_the_weights_of_one(one, tmp_path):
+    code = ('import sys, tensorflow as tf, train_lstm_mnist as t\n'
+            'seed = tf.set_random_seed\n'
+            'tf.set_random_seed = lambda s: (sys.__stderr__.write('
+            '"seed %d\\n" % s), seed(s))\n'
+            'sys.exit(t.main(sys.argv[1:]))')
     status, stdout, stderr = finish(begin(
-        workers, *FLAGS, '--horovod', '--run_dir', 'run', cwd=tmp_path))
+        2, *FLAGS, '--horovod', '--run_dir', 'run', cwd=tmp_path, script=('-c', code),
+        PYTHONPATH=ROOT))
     assert status == 0
     same(tmp_path / 'run', one)
+    # Each drops other units.
+    seeds = [re.fullmatch(r'\[(\d)\]<stderr>:seed (\d+)', line) for line in stderr]
+    seeds = {found[1]: found[2] for found in seeds if found}
+    assert sorted(seeds) == ['0', '1'] and seeds['0'] == '3' != seeds['1']
+    stderr = [line for line in stderr if ':seed ' not in line]
     # Only rank 0 prints, besides TensorFlow's own errors about the GPU.
     assert [line for line in stdout + stderr if re.match(r'\[[1-9]', line)
             and 'cuda_driver.cc' not in line] == []
     said = [line.split('>:', 1)[1] for line in stdout if line.startswith('[0]')]
     assert said[0] == '(1257, 784)' and said[-1].startswith('test accuracy ')
     assert len(list(tmp_path.iterdir())) == 1
-
-
-@needs_horovod
-def test_every_worker_drops_other_units(tmp_path):
-    code = ('import sys, tensorflow as tf, train_lstm_mnist as t\n'
-            'seed = tf.set_random_seed\n'
-            'tf.set_random_seed = lambda s: (sys.__stderr__.write('
-            '"seed %%d\\n" %% s), seed(s))\n'
-            'sys.path.insert(0, %r)\n'
-            'sys.exit(t.main(sys.argv[1:]))' % ROOT)
-    status, _, stderr = finish(begin(
-        2, *FLAGS, '--keep_prob', 0.5, '--steps', 1, '--horovod', cwd=tmp_path,
-        script=('-c', code), PYTHONPATH=ROOT))
-    assert status == 0
-    seeds = {line[1]: line.split()[-1] for line in stderr if 'seed ' in line}
-    assert seeds['0'] == '3' and sorted(seeds) == ['0', '1']
-    assert seeds['1'] != '3'
 
 
 def worker(rank, cwd):
@@ -134,9 +126,8 @@ def test_a_worker_dies_and_others_go_on(one, tmp_path):
         if 'step 30 of' in line:
             break
     os.kill(worker(1, tmp_path), signal.SIGKILL)
-    killed = time.time()
     status, _, stderr = finish(running)
-    assert status != 0 and time.time() - killed < 30
+    assert status != 0
     line, = [line for line in stderr if line.startswith('[0]<stderr>:error:')]
     told = re.search(r'error: a worker was lost at step (\d+): see what it said, and '
                      r'go on with --resume run, which has the checkpoint of step '
@@ -209,9 +200,8 @@ def test_one_error_line_when_no_mirror_answers(tmp_path):
 
 @needs_horovod
 def test_a_batch_that_cannot_be_shared(tmp_path):
-    assert fails(3, '--horovod', '--dataset', 'digits', cwd=tmp_path) == [
-        'error: --batch_size 128 cannot be shared by 3 workers: name a multiple '
-        'of 3']
+    assert fails(2, '--horovod', '--batch_size', 9, cwd=tmp_path) == [
+        'error: --batch_size 9 cannot be shared by 2 workers: name a multiple of 2']
     assert not list(tmp_path.iterdir())
 
 

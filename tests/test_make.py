@@ -14,7 +14,7 @@ import time
 
 import pkg_resources
 import pytest
-from conftest import NOWHERE, ROOT
+from conftest import LIMIT, NOWHERE, ROOT
 
 # It claims to be a Python 3.7, makes a .venv whose python is itself, and exits with
 # the status in the file named after the script that it is asked to run.
@@ -73,7 +73,7 @@ def write_environment(project, script):
 def make(project, *args, **env):
     return subprocess.run(
         [shutil.which('make'), *args], cwd=str(project), stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, universal_newlines=True, timeout=300,
+        stderr=subprocess.PIPE, universal_newlines=True, timeout=LIMIT,
         env={'PATH': str(project / 'bin'), 'HOME': str(project / 'home'), **env})
 
 

@@ -8,15 +8,15 @@ import shutil
 import socket
 import struct
 import subprocess
-import sys
 import termios
 import time
 import urllib.request
 
 import numpy as np
 import pytest
+import tensorboard.main
 import tensorflow as tf
-from conftest import QUICK, SMALL, call, start
+from conftest import LIMIT, QUICK, SMALL, call, start
 
 import data
 import model
@@ -29,14 +29,12 @@ def test_tensorboard_shows_what_the_transcript_and_the_result_say(digits_run):
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         address = 'http://127.0.0.1:%d/data/' % free.getsockname()[1]
-    board = subprocess.Popen(
-        [sys.executable, '-m', 'tensorboard.main', '--logdir',
-         str(digits_run.parent), '--host', '127.0.0.1',
-         '--port', address.split(':')[2].split('/')[0]],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    board = start(tensorboard.main.__file__, '--logdir', digits_run.parent, '--host',
+                  '127.0.0.1', '--port', address.split(':')[2].split('/')[0],
+                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def get(path):
-        with urllib.request.urlopen(address + path, timeout=10) as answer:
+        with urllib.request.urlopen(address + path, timeout=LIMIT) as answer:
             return answer.read().decode()
 
     def scalars(tag):
@@ -171,8 +169,8 @@ def everything(terminal):
 def test_a_bar_on_a_terminal(tmp_path):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('4H', 24, 120, 0, 0))
-    running = start(*QUICK, '--steps', 400, cwd=tmp_path, stderr=theirs,
-                    stdout=subprocess.PIPE)
+    running = start('train_lstm_mnist.py', *QUICK, '--steps', 400, cwd=str(tmp_path),
+                    stderr=theirs)
     os.close(theirs)
     shown = everything(ours)
     stdout, _ = running.communicate()
@@ -195,7 +193,8 @@ def test_a_bar_on_a_terminal(tmp_path):
 def test_the_transcript_stands_above_the_bar_of_the_same_terminal(tmp_path):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('4H', 24, 120, 0, 0))
-    running = start(*QUICK, '--steps', 400, cwd=tmp_path, stderr=theirs, stdout=theirs)
+    running = start('train_lstm_mnist.py', *QUICK, '--steps', 400, cwd=str(tmp_path),
+                    stderr=theirs, stdout=theirs)
     os.close(theirs)
     shown = everything(ours)
     assert running.wait() == 0

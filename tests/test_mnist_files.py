@@ -16,7 +16,7 @@ import numpy as np
 import pooch
 import pytest
 import torture
-from conftest import LIES, NOWHERE, ROOT, idx, run, send
+from conftest import LIES, LIMIT, NOWHERE, ROOT, idx, run, send
 from hypothesis import strategies as st
 from tensorflow.contrib.learn.python.learn.datasets import mnist as reader
 
@@ -287,7 +287,7 @@ def test_progress_is_shown_on_a_terminal(published, serve, tmp_path):
 @pytest.mark.parametrize('fetchers', [2, 5])
 def test_processes_that_fetch_at_once_all_succeed(fetchers, mnist_dir, serve,
                                               tmp_path):
-    all_of_them = threading.Barrier(fetchers, timeout=60)
+    all_of_them = threading.Barrier(fetchers, timeout=LIMIT)
 
     def answer(handler, name):
         with open(os.path.join(mnist_dir, name), 'rb') as f:
@@ -299,6 +299,6 @@ def test_processes_that_fetch_at_once_all_succeed(fetchers, mnist_dir, serve,
     folder = tmp_path / 'MNIST_data'
     runs = [subprocess.Popen([sys.executable, os.path.join(ROOT, 'data.py'),
                               str(folder), mirror]) for _ in range(fetchers)]
-    assert [one.wait(120) for one in runs] == [0] * fetchers
+    assert [one.wait(LIMIT) for one in runs] == [0] * fetchers
     assert sorted(f.name for f in folder.iterdir()) == sorted(mnist_files.FILES)
     assert mnist_files.open_files(str(folder), ()).name == 'mnist'

@@ -53,9 +53,9 @@ def on_null_gpu(null_gpu):
     GPU is on no PCI bus, and in WSL2.
     """
     def on_null_gpu(script, *args, **settings):
-        hidden = () if 'CUDA_VISIBLE_DEVICES' in settings else (
-            'env', '-u', 'CUDA_VISIBLE_DEVICES')
-        done = run(script, *args, prefix=hidden, **dict(null_gpu, **settings))
+        env = {'CUDA_VISIBLE_DEVICES': None, **null_gpu, **settings}
+        done = run(script, *args, server=('env', *map('='.join, null_gpu.items())),
+                   **env)
         done.stderr = ''.join(line for line in done.stderr.splitlines(True)
                               if 'NUMA' not in line)
         return done
@@ -108,19 +108,30 @@ MEMORY = 'other programs use the memory of the GPU'
      ', GPU MIG-0 of 2, as GPU GPU-1: %s%%s' % MEMORY),
     ({'NULL_CUDA_GPUS': '2', 'NULL_CUDA_SMS': '1,40', 'CUDA_VISIBLE_DEVICES': '0'}, '0',
      '')])
-def test_it_trains_on_the_first_gpu_that_is_usable_and_free(
+def test_the_first_gpu_that_is_usable_and_free_is_chosen(
         settings, first, chosen, on_null_gpu, tmp_path):
     log = tmp_path / 'log'
-    done = on_null_gpu(SCRIPT, *FLAGS, '--run_dir', tmp_path / 'run',
+    # So many images end the run before its first step.
+    done = on_null_gpu(SCRIPT, *FLAGS, '--dynamic_rnn', '--batch_size', 2000,
                        NULL_CUDA_LOG=str(log), **settings)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[:2] == [
+    assert done.stderr.splitlines() == [
         GPU + (chosen and chosen % '; CUDA_VISIBLE_DEVICES chooses another'),
-        'run directory: %s' % (tmp_path / 'run')]
-    assert len(done.stderr.splitlines()) == 4  # and the progress, and where it is kept
+        'error: --batch_size 2000 is more than the 1257 images to train with: lower it']
+    assert re.findall(r'GPU (\d)\tcontexts (\d)', log.read_text()) == [(first, '1')]
+
+
+def test_it_trains_on_the_gpu_that_is_chosen(on_null_gpu, tmp_path):
+    log = tmp_path / 'log'
+    done = on_null_gpu(SCRIPT, *FLAGS, '--run_dir', tmp_path / 'run',
+                       NULL_CUDA_GPUS='2', NULL_CUDA_USED_MIB='8000,0',
+                       NULL_CUDA_LOG=str(log))
+    assert done.returncode == 0, done.stderr
+    device, run_dir, _, _ = done.stderr.splitlines()  # the progress, where it is kept
+    assert device.startswith(GPU + ', GPU 1 of 2, as GPU 0: ')
+    assert run_dir == 'run directory: %s' % (tmp_path / 'run')
     assert json.loads((tmp_path / 'run/result.json').read_text())['device'] == (
         'Null CUDA device')
-    assert re.findall(r'GPU (\d)\tcontexts (\d)', log.read_text()) == [(first, '1')]
+    assert re.findall(r'GPU (\d)\tcontexts (\d)', log.read_text()) == [('1', '1')]
     assert counts(log)['launches'] > 1000
 
 
@@ -260,15 +271,14 @@ def test_the_cpu_needs_no_driver(code, made_up_driver, digits_run, tmp_path):
     folder = made_up_driver(code + VERSION)
     for script in ((SCRIPT, *FLAGS, '--device', 'cpu', '--run_dir', tmp_path / 'run'),
                    ('predict.py', digits_run, '--test', 3)):
-        done = run(*script, prefix=('env', '-u', 'CUDA_VISIBLE_DEVICES'),
-                   LD_LIBRARY_PATH=folder)
+        done = run(*script, server=('env', 'LD_LIBRARY_PATH=' + folder),
+                   CUDA_VISIBLE_DEVICES=None)
         assert done.returncode == 0 and 'cuInit' not in done.stderr, done.stderr
 
 
 def test_without_a_usable_driver_it_trains_on_the_cpu(made_up_driver, tmp_path):
-    done = run(SCRIPT, *FLAGS, '--run_dir', tmp_path / 'run', prefix=(
-        'env', '-u', 'CUDA_VISIBLE_DEVICES'),
-        LD_LIBRARY_PATH=made_up_driver(CRASHES + VERSION))
+    done = run(SCRIPT, *FLAGS, '--run_dir', tmp_path / 'run', CUDA_VISIBLE_DEVICES=None,
+               LD_LIBRARY_PATH=made_up_driver(CRASHES + VERSION))
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith('training on the CPU, since the NVIDIA driver gives '
                                   'no answer (status -11): ' + RESTART)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import torture
-from conftest import QUICK, SMALL, call, idx, start, wait_for
+from conftest import QUICK, SMALL, call, finish, idx, start, wait_for
 
 import train_lstm_mnist
 from training import mnist_files
@@ -28,15 +28,14 @@ SCRIPT = 'train_lstm_mnist.py'
 @pytest.mark.parametrize('number, status', [(signal.SIGINT, 130),
                                             (signal.SIGTERM, 143)])
 def test_stopped_and_resumed(number, status, whole_run, tmp_path):
-    running = start(*QUICK, '--steps', 10 ** 6, '--log_every', 1,
-                    '--run_dir', "it's a run", cwd=tmp_path,
-                    stdout=subprocess.PIPE)
+    running = start(SCRIPT, *QUICK, '--steps', 10 ** 6, '--log_every', 1,
+                    '--run_dir', "it's a run", cwd=str(tmp_path))
     try:
         wait_for('step 20 of', running.stderr)
         with pytest.raises(UserError, match='is in use by a training'):
             RunDirectory(str(tmp_path / "it's a run")).lock()
         running.send_signal(number)
-        stdout, stderr = running.communicate(timeout=60)
+        stdout, stderr = finish(running)
     finally:
         running.kill()
     assert running.returncode == status
@@ -86,8 +85,8 @@ def test_a_signal_that_comes_twice_stops_a_run_unless_it_is_ignored(
     """As from a terminal that is closed, nohup, timeout, and clusters."""
     before = signal.signal(number, handler)
     try:
-        running = start(*QUICK, '--steps', 400, '--run_dir', 'run', cwd=tmp_path,
-                        stdout=subprocess.PIPE)
+        running = start(SCRIPT, *QUICK, '--steps', 400, '--run_dir', 'run',
+                        cwd=str(tmp_path))
     finally:
         signal.signal(number, before)
     try:
@@ -95,7 +94,7 @@ def test_a_signal_that_comes_twice_stops_a_run_unless_it_is_ignored(
         for _ in range(2):
             running.send_signal(number)
             time.sleep(0.01)
-        running.communicate(timeout=60)
+        finish(running)
     finally:
         running.kill()
     assert running.returncode == status
@@ -104,13 +103,13 @@ def test_a_signal_that_comes_twice_stops_a_run_unless_it_is_ignored(
 
 
 def test_a_run_whose_folder_vanishes_says_so(tmp_path):
-    running = start(*QUICK, '--steps', 10 ** 6, '--save_every', 10,
-                    '--run_dir', 'run', cwd=tmp_path, stdout=subprocess.DEVNULL)
+    running = start(SCRIPT, *QUICK, '--steps', 10 ** 6, '--save_every', 10,
+                    '--run_dir', 'run', cwd=str(tmp_path), stdout=subprocess.DEVNULL)
     try:
         wait_for('step 50 of', running.stderr)
         # Where nothing is written while it goes.
         (tmp_path / 'run').rename(tmp_path / 'gone')
-        _, stderr = running.communicate(timeout=60)
+        _, stderr = finish(running)
     finally:
         running.kill()
     assert running.returncode == 1

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from conftest import LIES, full_disk, make_up, send, serving
+from conftest import LIES, full_disk, make_up, send, serving, start
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SAVE_EVERY = 5
@@ -32,9 +32,13 @@ def python(*args, seconds=None):
     Returns:
         Its exit status, -9 if it was killed, and its stderr.
     """
-    running = subprocess.Popen(
+    return wait(subprocess.Popen(
         [sys.executable, *args], cwd=ROOT, stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE, universal_newlines=True)
+        stderr=subprocess.PIPE, universal_newlines=True), seconds)
+
+
+def wait(running, seconds):
+    """Kill a process after some seconds; return its exit status and its stderr."""
     try:
         stderr = running.communicate(timeout=seconds)[1]
     except subprocess.TimeoutExpired:
@@ -46,8 +50,9 @@ def python(*args, seconds=None):
 
 
 def train(*flags, seconds=None):
-    """Run the script like `python`; return its stderr."""
-    return python('train_lstm_mnist.py', *flags, seconds=seconds)[1]
+    """Run the script, and kill it after some seconds; return its stderr."""
+    return wait(start('train_lstm_mnist.py', *flags, stdout=subprocess.DEVNULL),
+                seconds)[1]
 
 
 def weights(run_dir):
