@@ -1,7 +1,8 @@
 """Time and weigh this network beside the baselines.
 
 Each network runs in a process of its own. The processes take turns, round after
-round. The tables give the median over the rounds and (lowest to highest).
+round. The variants of the ablation take turns in one process. The tables give the
+median over the rounds and (lowest to highest).
 """
 import argparse
 import json
@@ -11,7 +12,6 @@ import sys
 from functools import partial
 
 from bench import measure, results
-from bench.ablation import VARIANTS
 from bench.process import PEERS
 from training.errors import reports_errors
 from training.mnist_files import open_files
@@ -28,7 +28,7 @@ PARTS = {  # the networks, how they are measured, and the tables with their colu
         STEP: ['ms', *BESIDE], **START}),
     'peers': (['script', *PEERS], partial(measure.steps, what='evaluate'), {
         STEP: ['ms', 'of ours', '10,000 images, ms'], **START}),
-    'ablation': ([*VARIANTS], measure.steps, {STEP: ['ms', 'of everything']}),
+    'ablation': ([], measure.ablation, {STEP: ['ms', 'of everything']}),
     'size': (['script', 'products'], measure.sizes, {
         STEP: ['ms', 'of its matrix products']}),
     'job': (['script', 'quick', *BASELINES], measure.whole_runs, {

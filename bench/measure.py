@@ -37,6 +37,12 @@ def steps(names, size, rounds, warm_up=100, steps=20, what='time'):
         return in_turn(names, rounds, lambda name: ask(processes[name], steps))
 
 
+def ablation(names, size, rounds):
+    """Measure a training step of each of `ablation.VARIANTS`."""
+    return json.loads(run(
+        [sys.executable, '-m', 'bench.ablation', json.dumps(size), str(rounds)])[0])
+
+
 def sizes(names, size, rounds):
     """Measure a training step of other sizes. The names are then the flags."""
     return {'--%s %d' % (flag, value): steps(

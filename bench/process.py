@@ -2,12 +2,12 @@
 
     python -m bench.process WHAT SIZE
 
-SIZE is a dict in JSON: network (a key of `results.NAMES` or of `ablation.VARIANTS`),
-data_dir, hidden_size, layer_num, batch_size, steps. After training, `memory` prints
-the MiB before classifying all test images and how many more were used, and `accuracy`
-prints the test accuracy. `time` prints, for each line of stdin, the median
-milliseconds of so many steps, and the seconds of each phase before. `evaluate` adds
-the milliseconds to classify all test images.
+SIZE is a dict in JSON: network (a key of `results.NAMES`), data_dir, hidden_size,
+layer_num, batch_size, steps. After training, `memory` prints the MiB before
+classifying all test images and how many more were used, and `accuracy` prints the
+test accuracy. `time` prints, for each line of stdin, the median milliseconds of so
+many steps, and the seconds of each phase before. `evaluate` adds the milliseconds to
+classify all test images.
 """
 import importlib
 import json

@@ -240,16 +240,19 @@ MATMUL, ELEMENTWISE = {b'CellMatMul', b'CellConcat'}, {b'CellMul', b'CellAdd'}
 ROWS = {b'CellIdentity'}
 FAST = MATMUL | ROWS | ELEMENTWISE
 # The gradients that are ours, the products for the kernel's gradient that run, whether
-# one gradient waits for another, and whether the number of threads is set.
+# one gradient waits for another, whether the number of threads is set, and whether the
+# graph optimizers are off.
 EXPECTED = {
-    'everything': (FAST, 3, False, True),
-    'without our gradients': (set(), 28, False, True),
-    'without the transposed kernels': (ROWS | ELEMENTWISE, 3, False, True),
-    'without the element-wise gradients': (MATMUL | ROWS, 3, False, True),
-    'with one row in a product': (FAST - ROWS, 28, False, True),
-    'with GATE_OP': (FAST, 28, True, True),
-    "with TensorFlow's default threads": (FAST, 3, False, False),
-    'without any of these': (set(), 28, True, False),
+    'everything': (FAST, 3, False, True, True),
+    'everything, again': (FAST, 3, False, True, True),
+    'without our gradients': (set(), 28, False, True, True),
+    'without the transposed kernels': (ROWS | ELEMENTWISE, 3, False, True, True),
+    'without the element-wise gradients': (MATMUL | ROWS, 3, False, True, True),
+    'with one row in a product': (FAST - ROWS, 28, False, True, True),
+    'with GATE_OP': (FAST, 28, True, True, True),
+    "with TensorFlow's default threads": (FAST, 3, False, False, True),
+    'with the graph optimizers': (FAST, 3, False, True, False),
+    'without any of these': (set(), 28, True, False, False),
 }
 
 
@@ -261,10 +264,10 @@ def test_each_variant_lacks_its_part_and_learns_the_same(monkeypatch):
     mnist = mock.Mock()
     mnist.train.next_batch.return_value = random.rand(4, 784), np.eye(10)[:4]
     found, weights = {}, {}
-    for variant in ablation.VARIANTS:
+    for variant, parts in ablation.VARIANTS.items():
         with tf.Graph().as_default() as graph:
             tf.set_random_seed(1)
-            train, _ = networks.prepare(mnist, dict(SIZE, network=variant))
+            train = ablation.prepare(mnist, SIZE, parts)
             config, sess = sessions.pop()
             before = sess.run(tf.trainable_variables())
             train()
@@ -278,10 +281,21 @@ def test_each_variant_lacks_its_part_and_learns_the_same(monkeypatch):
             sum(node.op == 'MatMul' and node.attr['transpose_a'].b
                 and 'gradients/RNN' in node.name for node in step.node),
             any('_grad/tuple' in node.name for node in step.node),
-            config.inter_op_parallelism_threads > 0)
+            config.inter_op_parallelism_threads > 0,
+            config.graph_options.rewrite_options.disable_meta_optimizer)
+        assert config.use_per_session_threads
     assert found == EXPECTED
     for variant in EXPECTED:
         for first, last, expected in zip(before, weights[variant],
                                          weights['everything']):
             assert np.abs(last - first).max() > 1e-4
             np.testing.assert_allclose(last, expected, atol=1e-5, err_msg=variant)
+
+
+def test_each_variant_is_timed_beside_everything(made_up_dir):
+    figures = measure.ablation([], dict(SIZE, data_dir=str(made_up_dir)), 2)
+    assert list(figures) == list(EXPECTED)
+    assert figures['everything']['of everything'] == [1, 1]
+    for of in figures.values():
+        assert 0 < min(of['ms']) <= max(of['ms']) < 10000
+        assert len(of['of everything']) == 2
