@@ -13,7 +13,8 @@
 # make tensorboard  shows the runs in runs/; FLAGS=... are TensorBoard's
 # make results      trains ten seeds and prints a table of their accuracies; DATA_DIR,
 #                   MIRROR and FLAGS as for train
-# make bench        measures time and memory beside the tutorial's code and PyTorch
+# make bench        measures time and memory beside the tutorial's code and PyTorch;
+#                   FLAGS=peers: beside PyTorch, Keras and JAX
 # make photos       counts the right names of the pictures in PHOTOS=folder, whose
 #                   labels.tsv has lines of file, tab, digit; RUNS=... are the networks
 # make horovod      builds Horovod into .venv, for several GPUs or machines
@@ -118,9 +119,10 @@ results: .venv/installed
 	done; \
 	$(python) -m bench.results $$dir
 
+peers = torch $(if $(filter peers all,$(FLAGS)),keras jax)
 bench: .venv/installed
-	@$(MAKE) --no-print-directory .venv-torch/installed >&2 || \
-	    echo 'note: PyTorch could not be installed; it needs a python3 of 3.11 or newer.' >&2
+	@$(MAKE) --no-print-directory -k $(peers:%=.venv-%/installed) >&2 || \
+	    echo 'note: not all peers could be installed; they need a python3 of 3.11 or newer.' >&2
 	@$(python) -m bench $(data_dir) $(flags)
 
 photos: .venv/installed
@@ -160,8 +162,11 @@ endif
 	    echo 'error: .venv could not be made: see the lines above, and fix that or a setting that pip config list shows' >&2; \
 	    exit 1; }
 
-.venv-torch/installed:
-	@echo 'Making .venv-torch with PyTorch, which takes some GB.'
-	@python3 -m venv --clear .venv-torch
-	@.venv-torch/bin/pip install --quiet torch==2.13.0 numpy==2.4.6
+.venv-torch/installed: packages = torch==2.13.0 numpy==2.4.6
+.venv-keras/installed: packages = keras==3.15.1 tensorflow==2.21.0
+.venv-jax/installed: packages = jax==0.10.2 optax==0.2.8
+.venv-torch/installed .venv-keras/installed .venv-jax/installed:
+	@echo 'Making $(@D) with $(packages), which may take some GB.'
+	@python3 -m venv --clear $(@D)
+	@$(@D)/bin/pip install --quiet $(packages)
 	@touch $@

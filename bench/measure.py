@@ -13,28 +13,34 @@ import sys
 import tempfile
 import time
 
+from bench.process import PEERS
 from training.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-TORCH = os.path.join(ROOT, '.venv-torch')
 PIPES = dict(cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
              stderr=subprocess.DEVNULL, universal_newlines=True)
-RATIOS = {'tutorial': "of the tutorial's", 'torch': "of PyTorch's",
+RATIOS = {'script': 'of ours', 'tutorial': "of the tutorial's", 'torch': "of PyTorch's",
           'products': 'of its matrix products', 'everything': 'of everything'}
 SIZES = {'batch_size': (32, 64, 128, 256, 512, 1024),
          'layer_num': (1, 2, 3, 4),
          'hidden_size': (64, 128, 256, 512, 1024)}
 
 
-def steps(names, size, rounds, warm_up=100, steps=20):
+def steps(names, size, rounds, warm_up=100, steps=20, what='time'):
     """Measure a training step and the phases before it, after steps to warm up."""
     with contextlib.ExitStack() as stack:
         processes = {}
         for name in names:  # one starts after the other, as they share the cores
             processes[name] = stack.enter_context(subprocess.Popen(
-                command(name, size, 'time'), **PIPES))
+                command(name, size, what), **PIPES))
             ask(processes[name], warm_up)
         return in_turn(names, rounds, lambda name: ask(processes[name], steps))
+
+
+def ablation(names, size, rounds):
+    """Measure a training step of each of `ablation.VARIANTS`."""
+    return json.loads(run(
+        [sys.executable, '-m', 'bench.ablation', json.dumps(size), str(rounds)])[0])
 
 
 def sizes(names, size, rounds):
@@ -59,7 +65,7 @@ def whole_runs(names, size, rounds, steps=2000):
             argv = command(name, size, 'accuracy')
             if name == 'tutorial':
                 argv[2:] = ['bench.baseline', json.dumps(size)]
-            elif name != 'torch':
+            elif name not in PEERS:
                 argv[1:] = ['train_lstm_mnist.py', '--run_dir=%s/run' % scratch]
                 argv += (['--quick', '--data_dir=' + size['data_dir']]
                          if name == 'quick'
@@ -88,7 +94,7 @@ def in_turn(names, rounds, measure):
 
 def command(name, size, what):
     """Return the command of a `bench.process`."""
-    python = os.path.join(TORCH, 'bin/python') if name == 'torch' else sys.executable
+    python = '.venv-%s/bin/python' % name if name in PEERS else sys.executable
     return [python, '-m', 'bench.process', what, json.dumps(dict(size, network=name))]
 
 

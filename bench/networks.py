@@ -3,7 +3,7 @@ import tensorflow as tf
 
 import data
 import model
-from bench import ablation, baseline
+from bench import baseline
 from training import device
 
 
@@ -20,10 +20,9 @@ def prepare(mnist, size):
         return baseline.prepare(mnist, size)
     if network == 'cnn':
         return cnn(mnist, size)
-    with ablation.without(ablation.VARIANTS.get(network, ())):
-        if network == 'products':
-            return products(size)
-        return script(mnist, size, dynamic_rnn=network == 'dynamic')
+    if network == 'products':
+        return products(size)
+    return script(mnist, size, dynamic_rnn=network == 'dynamic')
 
 
 def script(mnist, size, dynamic_rnn):
@@ -31,6 +30,7 @@ def script(mnist, size, dynamic_rnn):
     config = tf.ConfigProto()
     config.gpu_options.allow_growth = True
     device.share_cores(config, dynamic_rnn)
+    device.choose(config, 'auto')
     sess = tf.Session(config=config)
     m = model.build(1e-3, size['hidden_size'], size['layer_num'], dynamic_rnn)
     sess.run(tf.global_variables_initializer())

@@ -2,11 +2,12 @@
 
     python -m bench.process WHAT SIZE
 
-SIZE is a dict in JSON: network (a key of `results.NAMES` or of `ablation.VARIANTS`),
-data_dir, hidden_size, layer_num, batch_size, steps. After training, `memory` prints
-the MiB before classifying all test images and how many more were used, and `accuracy`
-prints the test accuracy. `time` prints, for each line of stdin, the median
-milliseconds of so many steps, and the seconds of each phase before.
+SIZE is a dict in JSON: network (a key of `results.NAMES`), data_dir, hidden_size,
+layer_num, batch_size, steps. After training, `memory` prints the MiB before
+classifying all test images and how many more were used, and `accuracy` prints the
+test accuracy. `time` prints, for each line of stdin, the median milliseconds of so
+many steps, and the seconds of each phase before. `evaluate` adds the milliseconds to
+classify all test images.
 """
 import importlib
 import json
@@ -15,19 +16,25 @@ import statistics
 import sys
 import time
 
+PEERS = {'torch': 'bench.pytorch', 'keras': 'bench.keras', 'jax': 'bench.jax'}
+
 
 def main(what, size):
     size = json.loads(size)
     phases = {}
-    phases['import'], framework = timed(importlib.import_module, (
-        'bench.pytorch' if size['network'] == 'torch' else 'bench.networks'))
+    phases['import'], framework = timed(
+        importlib.import_module, PEERS.get(size['network'], 'bench.networks'))
     phases['data'], (mnist, test) = timed(framework.read_data_sets, size['data_dir'])
     phases['graph'], (train, evaluate) = timed(framework.prepare, mnist, size)
     phases['first step'], _ = timed(train)
-    if what == 'time':
+    phases['in all'] = sum(phases.values())
+    if what in ('time', 'evaluate'):
         for line in sys.stdin:
             seconds = statistics.median(timed(train)[0] for _ in range(int(line)))
-            print(json.dumps(dict(phases, ms=1000 * seconds)), flush=True)
+            figures = dict(phases, ms=1000 * seconds)
+            if what == 'evaluate':
+                figures['10,000 images, ms'] = 1000 * timed(evaluate, *test)[0]
+            print(json.dumps(figures), flush=True)
         return
     for _ in range(size['steps'] - 1):
         train()

@@ -1,26 +1,8 @@
-"""The tutorial's network with PyTorch's nn.LSTM. It needs no TensorFlow."""
-import gzip
-import os
-
-import numpy as np
+"""The tutorial's network with PyTorch's nn.LSTM."""
 import torch
 from torch import nn
 
-from training.mnist_files import FILES
-
-VALIDATION_SIZE = 5000  # images that TensorFlow's reader sets aside
-
-
-def read_data_sets(data_dir):
-    """Return images and labels to train with, and those to test with, as tensors."""
-    def read(name):
-        with gzip.open(os.path.join(data_dir, name)) as f:
-            body = np.frombuffer(f.read(), np.uint8)
-        return torch.from_numpy(body[16:].reshape(-1, 784) / np.float32(255)
-                                if 'images' in name else body[8:].astype(np.int64))
-
-    images, labels, *test = map(read, FILES)
-    return (images[VALIDATION_SIZE:], labels[VALIDATION_SIZE:]), test
+from bench.peers import read_data_sets, shuffled  # noqa: F401
 
 
 def prepare(mnist, size):
@@ -31,23 +13,18 @@ def prepare(mnist, size):
     head = nn.Sequential(nn.Dropout(0.5), nn.Linear(size['hidden_size'], 10))
     net = nn.ModuleList([lstm, head]).to(device)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-    images, labels = (part.to(device) for part in mnist)
+    batches = shuffled(mnist, size['batch_size'])
 
     def logits(images):
-        outputs, _ = lstm(images.view(-1, 28, 28))
+        outputs, _ = lstm(torch.from_numpy(images).to(device))
         return head(outputs[:, -1])
 
-    def shuffled(batch_size):
-        while True:
-            yield from torch.randperm(len(images)).unfold(0, batch_size, batch_size)
-
-    batches = shuffled(size['batch_size'])
-
     def train():
-        batch = next(batches)
+        images, labels = next(batches)
         optimizer.zero_grad()
         # The tutorial's loss is the mean over the ten classes, too.
-        loss = nn.functional.cross_entropy(logits(images[batch]), labels[batch]) / 10
+        loss = nn.functional.cross_entropy(
+            logits(images), torch.from_numpy(labels).to(device)) / 10
         loss.backward()
         optimizer.step()
         loss.item()  # waits for a GPU
@@ -55,8 +32,8 @@ def prepare(mnist, size):
     def evaluate(images, labels):
         net.eval()
         with torch.no_grad():
-            correct = logits(images.to(device)).argmax(1) == labels.to(device)
+            answers = logits(images).argmax(1).cpu().numpy()
         net.train()
-        return correct.float().mean().item()
+        return (answers == labels).mean()
 
     return train, evaluate

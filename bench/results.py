@@ -15,11 +15,13 @@ NAMES = {
     'quick': 'train_lstm_mnist.py --quick',
     'tutorial': "the tutorial's graph",
     'torch': 'PyTorch nn.LSTM',
+    'keras': 'Keras 3 layers.LSTM',
+    'jax': 'JAX lax.scan',
     'products': 'the matrix products alone',
     'cnn': 'a two-layer CNN',
 }
 FORMATS = {'import': '%.1f', 'data': '%.1f', 'graph': '%.1f', 'first step': '%.1f',
-           'test accuracy': '%.4f'}  # others have none or, for a ratio, two digits
+           'in all': '%.1f', 'test accuracy': '%.4f'}  # others: none; a ratio: two
 
 
 def print_figures(title, figures, headings):

@@ -1,4 +1,5 @@
 import importlib
+import itertools
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from PIL import Image
 
 import bench.__main__
 import bench.photos
-from bench import ablation, measure, networks, process, results
+from bench import ablation, measure, networks, peers, process, results
 from training import saved_model
 
 SIZE = {'batch_size': 4, 'hidden_size': 8, 'layer_num': 1}
@@ -35,7 +36,7 @@ def test_a_step_of_each_network_is_timed(made_up_dir):
     for of in figures.values():
         assert 0 < min(of['ms']) <= max(of['ms']) < 10000
         assert all(0 < of[phase][0] == of[phase][1] < 100 for phase in (
-            'import', 'data', 'graph', 'first step'))
+            'import', 'data', 'graph', 'first step', 'in all'))
         assert of["of the tutorial's"][1] == of['ms'][1] / figures['tutorial']['ms'][1]
 
 
@@ -93,19 +94,49 @@ def test_whole_runs(made_up_dir):
         assert 0 <= of['test accuracy'][0] <= 1
 
 
-@pytest.mark.skipif(not os.path.exists(measure.TORCH), reason='no PyTorch')
-def test_pytorch_learns(made_up_dir):
-    figures = measure.whole_runs(['torch'], dict(
+@pytest.mark.parametrize('peer', process.PEERS)
+def test_a_peer_learns(peer, made_up_dir):
+    if not os.path.exists(os.path.join(ROOT, '.venv-' + peer)):
+        pytest.skip('it is not installed')
+    figures = measure.whole_runs([peer], dict(
         SIZE, hidden_size=32, layer_num=2, batch_size=64, data_dir=str(made_up_dir)),
         1, steps=200)
-    assert figures['torch']['test accuracy'][0] > 0.9
+    assert figures[peer]['test accuracy'][0] > 0.9
 
 
-def test_what_pytorchs_network_imports_of_this_project_is_there(monkeypatch):
-    for name in ('torch', 'bench.pytorch'):
-        monkeypatch.setitem(sys.modules, name, mock.MagicMock())
-    del sys.modules['bench.pytorch']
-    importlib.import_module('bench.pytorch')
+@pytest.mark.parametrize('name', process.PEERS.values())
+def test_what_a_peer_imports_of_this_project_is_there(name, monkeypatch):
+    for module in ('torch', 'keras', 'jax', 'jax.numpy', 'optax', name):
+        monkeypatch.setitem(sys.modules, module, mock.MagicMock())
+    del sys.modules[name]
+    importlib.import_module(name)
+
+
+def test_batches_of_the_peers_have_each_image_once(made_up_dir):
+    (images, labels), test = peers.read_data_sets(str(made_up_dir))
+    _, answers = networks.read_data_sets(str(made_up_dir))
+    np.testing.assert_allclose(test[0].reshape(-1, 784), answers[0], atol=1e-6)
+    np.testing.assert_array_equal(test[1], answers[1].argmax(1))
+    size = len(images) // 4 - 1
+    batches = peers.shuffled((np.arange(len(images)), labels), size)
+    for _ in range(2):
+        seen, found = zip(*itertools.islice(batches, 4))
+        assert len(set(np.concatenate(seen))) == 4 * size
+        np.testing.assert_array_equal(
+            np.concatenate(found), labels[np.concatenate(seen)])
+
+
+def test_the_peers_that_are_not_there_are_named(made_up_dir, monkeypatch, capsys):
+    monkeypatch.setattr(measure, 'ROOT', 'nowhere')
+    monkeypatch.setattr(bench.__main__, 'SIZE', SIZE)
+    assert not bench.__main__.main(['peers', '--data_dir', str(made_up_dir)])
+    out, err = capsys.readouterr()
+    assert err.endswith(
+        'note: without PyTorch nn.LSTM: make .venv-torch/installed installs it\n'
+        'note: without Keras 3 layers.LSTM: make .venv-keras/installed installs it\n'
+        'note: without JAX lax.scan: make .venv-jax/installed installs it\n')
+    assert re.search(r'\n\| a training step \| ms \| of ours \| 10,000 images, ms \|\n'
+                     r'\|.*\n\| train_lstm_mnist.py \| \d.* \| 1.00 \| \d.* \|\n', out)
 
 
 def test_networks_take_turns():
@@ -143,7 +174,7 @@ def test_the_commands_of_whole_runs(part, flags, steps, more, monkeypatch, capsy
     monkeypatch.setattr(subprocess, 'Popen', Popen)
     monkeypatch.setattr(os, 'wait4', lambda pid, options: (
         pid, 0, resource.getrusage(resource.RUSAGE_SELF)))
-    monkeypatch.setattr(measure, 'TORCH', 'nowhere')
+    monkeypatch.setattr(measure, 'ROOT', 'nowhere')
     kept = tmp_path / 'figures.json'
     assert bench.__main__.main([part, '--rounds', '2', '--json', str(kept),
                                 '--data_dir', str(made_up_dir)]) == 0
@@ -209,16 +240,19 @@ MATMUL, ELEMENTWISE = {b'CellMatMul', b'CellConcat'}, {b'CellMul', b'CellAdd'}
 ROWS = {b'CellIdentity'}
 FAST = MATMUL | ROWS | ELEMENTWISE
 # The gradients that are ours, the products for the kernel's gradient that run, whether
-# one gradient waits for another, and whether the number of threads is set.
+# one gradient waits for another, whether the number of threads is set, and whether the
+# graph optimizers are off.
 EXPECTED = {
-    'everything': (FAST, 3, False, True),
-    'without our gradients': (set(), 28, False, True),
-    'without the transposed kernels': (ROWS | ELEMENTWISE, 3, False, True),
-    'without the element-wise gradients': (MATMUL | ROWS, 3, False, True),
-    'with one row in a product': (FAST - ROWS, 28, False, True),
-    'with GATE_OP': (FAST, 28, True, True),
-    "with TensorFlow's default threads": (FAST, 3, False, False),
-    'without any of these': (set(), 28, True, False),
+    'everything': (FAST, 3, False, True, True),
+    'everything, again': (FAST, 3, False, True, True),
+    'without our gradients': (set(), 28, False, True, True),
+    'without the transposed kernels': (ROWS | ELEMENTWISE, 3, False, True, True),
+    'without the element-wise gradients': (MATMUL | ROWS, 3, False, True, True),
+    'with one row in a product': (FAST - ROWS, 28, False, True, True),
+    'with GATE_OP': (FAST, 28, True, True, True),
+    "with TensorFlow's default threads": (FAST, 3, False, False, True),
+    'with the graph optimizers': (FAST, 3, False, True, False),
+    'without any of these': (set(), 28, True, False, False),
 }
 
 
@@ -230,10 +264,10 @@ def test_each_variant_lacks_its_part_and_learns_the_same(monkeypatch):
     mnist = mock.Mock()
     mnist.train.next_batch.return_value = random.rand(4, 784), np.eye(10)[:4]
     found, weights = {}, {}
-    for variant in ablation.VARIANTS:
+    for variant, parts in ablation.VARIANTS.items():
         with tf.Graph().as_default() as graph:
             tf.set_random_seed(1)
-            train, _ = networks.prepare(mnist, dict(SIZE, network=variant))
+            train = ablation.prepare(mnist, SIZE, parts)
             config, sess = sessions.pop()
             before = sess.run(tf.trainable_variables())
             train()
@@ -247,10 +281,21 @@ def test_each_variant_lacks_its_part_and_learns_the_same(monkeypatch):
             sum(node.op == 'MatMul' and node.attr['transpose_a'].b
                 and 'gradients/RNN' in node.name for node in step.node),
             any('_grad/tuple' in node.name for node in step.node),
-            config.inter_op_parallelism_threads > 0)
+            config.inter_op_parallelism_threads > 0,
+            config.graph_options.rewrite_options.disable_meta_optimizer)
+        assert config.use_per_session_threads
     assert found == EXPECTED
     for variant in EXPECTED:
         for first, last, expected in zip(before, weights[variant],
                                          weights['everything']):
             assert np.abs(last - first).max() > 1e-4
             np.testing.assert_allclose(last, expected, atol=1e-5, err_msg=variant)
+
+
+def test_each_variant_is_timed_beside_everything(made_up_dir):
+    figures = measure.ablation([], dict(SIZE, data_dir=str(made_up_dir)), 2)
+    assert list(figures) == list(EXPECTED)
+    assert figures['everything']['of everything'] == [1, 1]
+    for of in figures.values():
+        assert 0 < min(of['ms']) <= max(of['ms']) < 10000
+        assert len(of['of everything']) == 2

@@ -46,7 +46,7 @@ def project(tmp_path):
     for name in ('bench', 'reading', 'requirements', 'tools', 'training'):
         shutil.copytree(os.path.join(ROOT, name), str(tmp_path / name))
     (tmp_path / 'bin').mkdir()
-    for tool in ('mkdir', 'cp', 'cat', 'touch', 'grep', 'date', 'rm'):
+    for tool in ('mkdir', 'cp', 'cat', 'touch', 'grep', 'date', 'rm', 'echo'):
         (tmp_path / 'bin' / tool).symlink_to(shutil.which(tool))
     return tmp_path
 
@@ -379,6 +379,21 @@ def test_a_dollar_is_a_dollar(project):
         'train_lstm_mnist.py --data_dir d --run_dir runs/a$b c']
     assert make(project, 'photos', 'PHOTOS=p$q', 'RUNS=runs/a$b').returncode == 0
     assert calls(project)[-1] == '-m bench.photos p$q runs/a$b'
+
+
+@pytest.mark.parametrize('flags, peers', [
+    ('', ['torch']), ('step', ['torch']), ('peers', ['torch', 'keras', 'jax'])])
+def test_peers_are_installed_when_they_are_named(flags, peers, project):
+    write_environment(project, STAND_IN)
+    write(project / 'bin' / 'python3', '#!/bin/sh\n[ "$1" = install ] || {\n'
+          'mkdir -p $4/bin && cp "$0" $4/bin/pip; exit; }\necho "$0" >> log\n')
+    for _ in range(2):
+        done = make(project, 'bench', 'DATA_DIR=d', 'FLAGS=' + flags)
+        assert (done.returncode, done.stdout) == (0, '')
+        assert 'note' not in done.stderr
+    benches = 2 * [('-m bench --data_dir d ' + flags).strip()]
+    assert calls(project) == [
+        '.venv-%s/bin/pip' % peer for peer in peers] + benches
 
 
 @pytest.mark.parametrize('variables, calls_cuda', [

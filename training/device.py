@@ -79,7 +79,7 @@ def choose(config, device):
         why = 'since %s: %s' % (why, advice) if advice else 'since ' + why
     config.device_count['GPU'] = 0
     # The optimizers take seconds at the first run of each part of the graph. On a CPU
-    # they save nothing (make bench FLAGS=step).
+    # they save nothing (make bench FLAGS=ablation).
     config.graph_options.rewrite_options.disable_meta_optimizer = True
     _hide_driver()
     with _visible('-1'), _without_error(b'failed call to cuInit'):
