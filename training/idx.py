@@ -162,5 +162,6 @@ def _parse(f, dimensions):
     if len(items) < count:
         raise ValueError('it holds %d bytes where its header says %d'
                          % (len(items), count))
-    return (np.frombuffer(items, np.uint8).reshape(shape),
-            hashlib.sha256(header + sizes + items).hexdigest())
+    sha256 = hashlib.sha256(header + sizes)
+    sha256.update(items)
+    return np.frombuffer(items, np.uint8).reshape(shape), sha256.hexdigest()
