@@ -180,12 +180,16 @@ def test_limits_of_cgroups_are_read(own, files, cores, gib, tmp_path, monkeypatc
     cgroups(tmp_path, monkeypatch, own, files)
     monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: set(range(64)))
     assert environment.cores() == cores
-    free, (total,) = environment.free_memory(), re.findall(
-        r'MemTotal: +(\d+)', open('/proc/meminfo').read())
+    def bytes_of(name, path):
+        with open(path) as f:
+            return 1024 * int(re.search(name + r':\s+(\d+)', f.read())[1])
+
+    free = environment.free_memory()
     if gib is None:
-        assert 0 < free < 1024 * int(total)
+        assert 0 < free < bytes_of('MemTotal', '/proc/meminfo')
     else:
-        assert (gib - 1) * GIB < free < gib * GIB
+        assert free + bytes_of('VmRSS', '/proc/self/status') == pytest.approx(
+            gib * GIB, rel=0.01)
 
 
 def test_a_container_of_1_gib_tests_in_parts(tmp_path, monkeypatch):
