@@ -98,7 +98,7 @@ check-gpu: .venv/installed
 	@$(python) tools/check_gpu.py || true
 
 test: .venv/installed
-	@$(python) -m pytest -n 2 --dist worksteal
+	@$(python) -m pytest -n 3 --dist worksteal
 
 lint: .venv/installed
 	@$(python) -m ruff check --quiet .

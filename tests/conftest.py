@@ -26,6 +26,9 @@ import forks  # noqa: E402
 
 import data  # noqa: E402
 from training import gpu, mnist_files  # noqa: E402
+from training.environment import import_tensorflow  # noqa: E402
+
+import_tensorflow()  # in the way of the scripts, which makes graphs in less time
 
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
 os.environ['no_proxy'] = '127.0.0.1'
@@ -427,6 +430,14 @@ def feed(m, n, keep_prob=1.0, seed=0):
     return {m._X: random.rand(n, 784).astype(np.float32),
             m.y: np.eye(10)[random.randint(10, size=n)],
             m.batch_size: n, m.keep_prob: keep_prob}
+
+
+def session():
+    """Return a session without the graph optimizers, which take longer than a step."""
+    import tensorflow as tf
+    config = tf.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    return tf.Session(config=config)
 
 
 def initialized(sess):

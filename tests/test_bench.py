@@ -91,7 +91,7 @@ def test_whole_runs(made_up_dir):
         ['script', 'tutorial'], dict(SIZE, data_dir=str(made_up_dir)), 1, steps=2)
     for of in figures.values():
         assert of['s'][0] > 1 and of['resident at most, MiB'][0] > 100
-        assert 0 <= of['test accuracy'][0] <= 1
+        assert of['test accuracy'][0] in [round(k / 64, 6) for k in range(65)]
 
 
 @pytest.mark.parametrize('peer', process.PEERS)
@@ -101,7 +101,7 @@ def test_a_peer_learns(peer, made_up_dir):
     figures = measure.whole_runs([peer], dict(
         SIZE, hidden_size=32, layer_num=2, batch_size=64, data_dir=str(made_up_dir)),
         1, steps=200)
-    assert figures[peer]['test accuracy'][0] > 0.9
+    assert figures[peer]['test accuracy'][0] > 0.7
 
 
 @pytest.mark.parametrize('name', process.PEERS.values())
@@ -292,9 +292,20 @@ def test_each_variant_lacks_its_part_and_learns_the_same(monkeypatch):
             np.testing.assert_allclose(last, expected, atol=1e-5, err_msg=variant)
 
 
-def test_each_variant_is_timed_beside_everything(made_up_dir):
+def test_variants_are_timed_beside_everything(made_up_dir, monkeypatch, capsys):
+    def main(argv):
+        ablation.main(*argv[3:])
+        return capsys.readouterr().out.splitlines()[-1:]
+
+    assert list(ablation.VARIANTS) == list(EXPECTED)
+    variants = ['everything', 'with GATE_OP', "with TensorFlow's default threads"]
+    monkeypatch.setattr(ablation, 'VARIANTS', {
+        name: ablation.VARIANTS[name] for name in variants})
+    monkeypatch.setattr(ablation, 'STEPS', 3)
+    monkeypatch.setattr(measure, 'run', main)
+    monkeypatch.setenv('TF_OVERRIDE_GLOBAL_THREADPOOL', '')  # `main` sets it
     figures = measure.ablation([], dict(SIZE, data_dir=str(made_up_dir)), 2)
-    assert list(figures) == list(EXPECTED)
+    assert list(figures) == variants
     assert figures['everything']['of everything'] == [1, 1]
     for of in figures.values():
         assert 0 < min(of['ms']) <= max(of['ms']) < 10000

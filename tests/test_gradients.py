@@ -3,7 +3,7 @@ import contextlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import feed, gradients_of, initialized
+from conftest import feed, gradients_of, initialized, session
 
 import model
 from training import gradients
@@ -15,7 +15,7 @@ def test_gradients_are_tensorflows(monkeypatch):
     results = []
     for fast in (gradients.fast, contextlib.suppress):
         monkeypatch.setattr(gradients, 'fast', fast)
-        with tf.Graph().as_default(), tf.Session() as sess:
+        with tf.Graph().as_default(), session() as sess:
             tf.set_random_seed(1)
             m = model.build(1e-3, 47, 2, sizes=sizes)
             fed = feed(m, 20, keep_prob=0.5)
@@ -50,7 +50,7 @@ def test_other_cells_have_tensorflows_gradients(cell, monkeypatch):
     results = []
     for fast in (gradients.fast, contextlib.suppress):
         monkeypatch.setattr(gradients, 'fast', fast)
-        with tf.Graph().as_default(), tf.Session() as sess:
+        with tf.Graph().as_default(), session() as sess:
             tf.set_random_seed(1)
             X = tf.constant(np.random.RandomState(2).rand(6, 3, 28), tf.float32)
             X = tf.placeholder_with_default(X, [None, 3, 28])
@@ -81,7 +81,7 @@ def test_the_rows_of_a_kernel_are_summed(cut, ends, monkeypatch):
     """Over 18 rows, which do not fit one product, with losses at some of them."""
     results = []
     for fast in (gradients.fast, contextlib.suppress):
-        with tf.Graph().as_default(), tf.Session() as sess:
+        with tf.Graph().as_default(), session() as sess:
             tf.set_random_seed(1)
             X = tf.constant(np.random.RandomState(2).rand(6, 18, 5), tf.float32)
             cell = tf.nn.rnn_cell.MultiRNNCell(
@@ -174,7 +174,7 @@ def of_gradients(X, outputs, states, kernels):
 def test_what_is_differentiated_does_not_matter(compute, dtype):
     results = []
     for fast in (gradients.fast, contextlib.suppress):
-        with tf.Graph().as_default(), tf.Session() as sess:
+        with tf.Graph().as_default(), session() as sess:
             with fast():
                 made = unrolled(dtype)
             results.append(initialized(sess).run(compute(*made)))
@@ -194,7 +194,7 @@ def test_control_flow_has_tensorflows_gradients(loop):
     """Twice, and a cell outside the loop shares the kernel."""
     results = []
     for fast in (gradients.fast, contextlib.suppress):
-        with tf.Graph().as_default(), tf.Session() as sess:
+        with tf.Graph().as_default(), session() as sess:
             tf.set_random_seed(1)
             X = tf.constant(np.random.RandomState(2).rand(6, 28, 5), tf.float32)
             cell = tf.nn.rnn_cell.BasicLSTMCell(7)
@@ -216,7 +216,7 @@ def test_one_kernel_in_two_cells_of_other_widths():
     """The kernels of x and h are cut apart at another column in each."""
     results = []
     for fast in (gradients.fast, contextlib.suppress):
-        with tf.Graph().as_default(), tf.Session() as sess:
+        with tf.Graph().as_default(), session() as sess:
             parts = [tf.constant(np.random.RandomState(n).rand(8, n)) for n in (3, 5)]
             with fast():
                 kernel = tf.identity(tf.constant(np.random.RandomState(0).rand(8, 8)))
@@ -232,7 +232,7 @@ def test_one_kernel_in_two_cells_of_other_widths():
 def test_other_operations_have_tensorflows_gradients():
     random = np.random.RandomState(0)
     found, expected = [], []
-    with tf.Graph().as_default(), tf.Session() as sess:
+    with tf.Graph().as_default(), session() as sess:
         x, h, cube, row, scalar, kernel, square, wide, narrow = variables = [
             tf.constant(random.uniform(0.5, 1, shape)) for shape in (
                 [4, 3], [4, 5], [4, 3, 2], [1, 3], [], [8, 2], [8, 8], [11, 2], [3, 2])]
@@ -260,7 +260,7 @@ def test_other_operations_have_tensorflows_gradients():
 
 def test_step_computes_nothing_twice():
     metadata = tf.RunMetadata()
-    with tf.Graph().as_default(), tf.Session() as sess:
+    with tf.Graph().as_default(), session() as sess:
         m = model.build(1e-3, 8, 2)
         initialized(sess).run(
             m.train_op, feed(m, 4), run_metadata=metadata,

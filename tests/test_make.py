@@ -105,7 +105,7 @@ def test_python_is_found_and_packages_are_installed_once(place, project):
         '-m pip install -r requirements/tests.txt',
         '-c import hypothesis, matplotlib, PIL, pooch, pytest, sklearn, tensorflow, '
         'tqdm',
-        '-m pytest -n 2 --dist worksteal']
+        '-m pytest -n 3 --dist worksteal']
     make(project, 'test', *named)
     assert calls(project)[1:] == asked + asked[-1:]
 
@@ -272,7 +272,7 @@ def test_a_python_is_fetched_with_venv_or_with_pip(has, asks, project):
     assert (project / 'python3.log').read_text().splitlines()[1:] == [
         '-m training.environment', *asks]
     assert not (project / '.uv' / 'half').exists()
-    assert '-m pytest -n 2 --dist worksteal' in calls(project)
+    assert '-m pytest -n 3 --dist worksteal' in calls(project)
 
 
 def test_a_python_is_fetched_once(project):

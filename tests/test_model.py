@@ -7,7 +7,7 @@ import conftest
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT, feed, gradients_of, initialized
+from conftest import ROOT, feed, gradients_of, initialized, session
 
 import model
 
@@ -35,7 +35,7 @@ def small():
 @pytest.fixture
 def sess(built):
     """A session of `built`, its variables initialized."""
-    with built.graph.as_default(), tf.Session() as sess:
+    with built.graph.as_default(), session() as sess:
         yield initialized(sess)
 
 
@@ -96,7 +96,7 @@ def test_shapes_of_values(layer_num, dynamic_rnn, request):
         hidden_size = 16
         m, graph = build(1, hidden_size=hidden_size, layer_num=layer_num,
                          dynamic_rnn=dynamic_rnn)
-    with graph.as_default(), tf.Session() as sess:
+    with graph.as_default(), session() as sess:
         fetches = {name: tensor for name, tensor in vars(m).items()
                    if name not in ('_X', 'y', 'batch_size', 'keep_prob')}
         got = model.Model(**initialized(sess).run(fetches, feed(m, 5)))
@@ -118,7 +118,7 @@ def test_cell_is_the_lstm_equations(graph):
     cell = model.lstm_cell(16, tf.constant(1.0))
     output, state = cell(tf.constant(x), tf.nn.rnn_cell.LSTMStateTuple(c, h))
     kernel, bias = tf.trainable_variables()
-    with tf.Session() as sess:
+    with session() as sess:
         initialized(sess).run(bias.assign(random.randn(64)))
         output, state, kernel, bias = sess.run([output, state, kernel, bias])
     c, h = numpy_step(x, c, h, kernel, bias)
@@ -146,7 +146,7 @@ def test_unrolled_and_dynamic_share_checkpoints_and_outputs(built, tmp_path):
     results = []
     for dynamic_rnn in (False, True):
         m, graph = build(1, dynamic_rnn=True) if dynamic_rnn else built
-        with graph.as_default(), tf.Session() as sess:
+        with graph.as_default(), session() as sess:
             saver = tf.train.Saver()
             if dynamic_rnn:
                 saver.restore(sess, str(tmp_path / 'model.ckpt'))
@@ -168,7 +168,7 @@ def test_unrolled_and_dynamic_share_checkpoints_and_outputs(built, tmp_path):
 
 def test_two_layers_do_not_share_a_kernel(small):
     m, graph = small
-    with graph.as_default(), tf.Session() as sess:
+    with graph.as_default(), session() as sess:
         kernels = [v for v in tf.trainable_variables() if 'kernel' in v.op.name]
         before = initialized(sess).run(kernels)
         gradients = gradients_of(sess, m, feed(m, 8))
@@ -194,7 +194,7 @@ def test_keep_prob_half_drops_and_rescales_the_output_and_not_the_state(graph):
     cell = model.lstm_cell(1000, tf.constant(0.5))
     output, state = cell(tf.random_uniform([4, 28]),
                          cell.zero_state(4, tf.float32))
-    with tf.Session() as sess:
+    with session() as sess:
         output, h = initialized(sess).run([output, state.h])
     kept = output != 0
     assert 0.45 < kept.mean() < 0.55
@@ -221,7 +221,7 @@ def test_seed_decides_dropout(dynamic_rnn):
         m, graph = build(seed, hidden_size=64, dynamic_rnn=dynamic_rnn)
         results = []
         for _ in range(times):
-            with graph.as_default(), tf.Session() as sess:
+            with graph.as_default(), session() as sess:
                 initialized(sess)
                 for step in range(20):
                     sess.run(m.train_op, feed(m, 16, 0.5, seed=step))
@@ -243,7 +243,7 @@ def test_loss_is_the_tutorials_formula_where_that_is_finite(graph):
     logits, y = logits_and_labels(scale=3)
     formula = -np.mean(y * np.log(np.exp(logits)
                                   / np.exp(logits).sum(1, keepdims=True)))
-    with tf.Session() as sess:
+    with session() as sess:
         loss = sess.run(model.mean_cross_entropy(tf.constant(logits), y))
     np.testing.assert_allclose(loss, formula, rtol=1e-12)
 
@@ -253,7 +253,7 @@ def test_loss_is_finite_where_the_formula_gives_nan(graph):
     formula = -tf.reduce_mean(y * tf.log(tf.nn.softmax(logits)))
     logits_tensor = tf.constant(logits)
     loss = model.mean_cross_entropy(logits_tensor, y)
-    with tf.Session() as sess:
+    with session() as sess:
         formula, loss, gradient = sess.run(
             [formula, loss, tf.gradients(loss, logits_tensor)[0]])
     assert np.isnan(formula)
@@ -269,7 +269,7 @@ def test_loss_gradient_is_that_of_finite_differences(graph):
     loss = model.mean_cross_entropy(logits, tf.constant(y))
     gradient, = tf.gradients(loss, logits)
     h = 1e-5
-    with tf.Session() as sess:
+    with session() as sess:
         expected = np.zeros_like(values)
         for index in np.ndindex(*values.shape):
             step = np.zeros_like(values)
@@ -284,7 +284,7 @@ def test_loss_gradient_is_that_of_finite_differences(graph):
 def test_graph_takes_that_loss_and_its_gradient_reaches_the_first_row(small):
     m, graph = small
     fed = feed(m, 4)
-    with graph.as_default(), tf.Session() as sess:
+    with graph.as_default(), session() as sess:
         to_images, = tf.gradients(m.cross_entropy, m._X)
         loss, y_pre, to_images = initialized(sess).run(
             [m.cross_entropy, m.y_pre, to_images], fed)
@@ -311,7 +311,7 @@ def test_export_is_the_trained_network_after_each_row(built, sess, dynamic_rnn,
     fed = feed(m, 5)
     outputs, y_pre, W, bias = sess.run([m.outputs, m.y_pre, m.W, m.bias], fed)
     path = tf.train.Saver().save(sess, str(tmp_path / 'model.ckpt'))
-    with tf.Graph().as_default(), tf.Session() as other:
+    with tf.Graph().as_default(), session() as other:
         images, rows = model.build_export(256, 2, dynamic_rnn)
         assert rows.shape.as_list() == [None, 28, 10]
         tf.train.Saver().restore(other, path)
@@ -353,7 +353,7 @@ def test_an_experiment_of_how_it_works_changes_the_rows(edit, changed, graph):
     changed_model = {'__name__': 'changed_model'}
     exec(source.replace(old, '%s    %s\n' % (new, edit)), changed_model)
     images = np.random.RandomState(0).rand(3, 784).astype(np.float32)
-    with tf.Session() as sess:
+    with session() as sess:
         X = sess.run(changed_model['as_rows'](tf.constant(images), 28, 28))
     np.testing.assert_array_equal(X, changed(images.reshape(3, 28, 28)))
 
@@ -366,7 +366,7 @@ def test_constant_rate():
     (20, {1: 0.05, 2: 0.095, 3: 0.09, 11: 0.05, 20: 0.005}),
     (1, {1: 0.1}), (5, {1: 0.1, 5: 0.02})])
 def test_linear_rate_rises_and_falls(steps, expected):
-    with tf.Graph().as_default(), tf.Session() as sess:
+    with tf.Graph().as_default(), session() as sess:
         rate = model.learning_rate(0.1, 'linear', steps)
         step = tf.train.get_global_step()
         assert {each: pytest.approx(sess.run(rate, {step: each - 1}))
@@ -375,7 +375,7 @@ def test_linear_rate_rises_and_falls(steps, expected):
 
 def test_adam_uses_the_rate_of_the_step():
     """Adam's first step changes each weight that has a gradient by the rate."""
-    with tf.Graph().as_default(), tf.Session() as sess:
+    with tf.Graph().as_default(), session() as sess:
         m = model.build(model.learning_rate(0.08, 'linear', 40), 8, 2, dynamic_rnn=True)
         weights = tf.trainable_variables()
         before = initialized(sess).run(weights)

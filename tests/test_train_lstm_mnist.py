@@ -204,7 +204,7 @@ def test_quick_has_other_defaults():
 @pytest.mark.parametrize('layer_num, dynamic_rnn',
                          [(1, False), (2, True)])
 def test_same_seed_same_transcript(layer_num, dynamic_rnn, tmp_path):
-    def outcome(seed, name, steps=200):
+    def outcome(seed, name, steps=50):
         run_dir = tmp_path / name
         stdout = call(SCRIPT, '--dataset', 'digits', '--steps', steps, *SMALL,
                       '--layer_num', layer_num, '--seed', seed,

@@ -91,7 +91,7 @@ def kill(times, folder, say=print, steps=103):
     while counts['killed'] < times:
         run_dir = os.path.join(folder, 'run-%d' % counts['killed'])
         stderr = train(*flags, '--run_dir', run_dir,
-                       seconds=random.uniform(0, seconds))
+                       seconds=random.uniform(0.2, 1) * seconds)
         begun, done = (os.path.exists(os.path.join(run_dir, name))
                        for name in ('config.json', 'result.json'))
         if not begun or done:

@@ -40,7 +40,9 @@ class MetricsHook(Hook):
         self._graph, self._validation = sess.graph, mnist.validation
         self._done = int(sess.run(tf.train.get_global_step()))
         self._session = 1 + len(event_files(directory.path))
-        self._writer = tf.summary.FileWriter(directory.path)
+        # Sessions of the same second would write the same file without the suffix.
+        self._writer = tf.summary.FileWriter(directory.path,
+                                             filename_suffix='.%d' % self._session)
         self._bar = tqdm.tqdm(
             desc='training', total=flags.steps, initial=self._done, unit='step',
             dynamic_ncols=True, disable=None)
