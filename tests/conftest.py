@@ -30,6 +30,8 @@ from training.environment import import_tensorflow  # noqa: E402
 
 import_tensorflow()  # in the way of the scripts, which makes graphs in less time
 
+# It is ignored if the tests run in the background of a script.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
 os.environ['no_proxy'] = '127.0.0.1'
 os.environ.pop('MAKELEVEL', None)  # make runs the tests, and not the scripts in them
@@ -319,8 +321,8 @@ def full_disk(folder, size='4k', full=True):
 
 
 def without_root():
-    """Return the prefix of a server, for `run`, that has no rights of root."""
-    return () if os.geteuid() else _unshare()
+    """Return what stands before a script, for `run`, that has no rights of root."""
+    return () if os.geteuid() or not _unshare() else ('tests/without_root.py',)
 
 
 def _unshare(*flags):
@@ -352,10 +354,7 @@ def start(script, *args, prefix=(), server=None, env=None, **streams):
         universal_newlines=True, env={name: value for name, value in variables.items()
                                       if value is not None}), **streams)
     if server is None and (prefix or env):
-        return subprocess.Popen(
-            [*prefix, sys.executable, *command], **options,
-            # SIGINT is ignored if the tests run in the background of a script.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+        return subprocess.Popen([*prefix, sys.executable, *command], **options)
     return forks.Popen(command, server or (), **options)
 
 

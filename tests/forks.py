@@ -7,6 +7,7 @@ signals and an exit status of its own.
 import array
 import ctypes
 import functools
+import gc
 import json
 import os
 import runpy
@@ -111,4 +112,5 @@ if __name__ == '__main__':
     import matplotlib.font_manager  # noqa: F401
     import sklearn.datasets  # noqa: F401
     import tensorflow.contrib.learn.python.learn.datasets.mnist  # noqa: F401
+    gc.freeze()  # its children do not copy what they do not change
     runpy.run_path(serve(socket.socket(fileno=int(sys.argv[1]))), run_name='__main__')

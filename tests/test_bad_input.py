@@ -633,7 +633,7 @@ def give(name, command, folder):
     if 'full' in command:
         return run(*shlex.split(command), cwd=folder, prefix=full_disk('full'))
     if 'locked' in command or 'may not be read' in name:
-        return run(*shlex.split(command), cwd=folder, server=without_root())
+        return run(*without_root(), *shlex.split(command), cwd=folder)
     return call(*shlex.split(command), cwd=folder)
 
 

@@ -1,4 +1,5 @@
 """Several workers that train one network: horovodrun, on this machine."""
+import contextlib
 import glob
 import importlib.util
 import os
@@ -198,10 +199,13 @@ def test_one_error_line_when_no_mirror_answers(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@needs_horovod
-def test_a_batch_that_cannot_be_shared(tmp_path):
-    assert fails(2, '--horovod', '--batch_size', 9, cwd=tmp_path) == [
-        'error: --batch_size 9 cannot be shared by 2 workers: name a multiple of 2']
+def test_a_batch_that_cannot_be_shared(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_lstm_mnist, 'join', lambda argv: types.SimpleNamespace(
+        size=2, rank=0, on_rank0=lambda function: function(),
+        quiet=contextlib.nullcontext))
+    done = call('train_lstm_mnist.py', '--batch_size', 9, cwd=tmp_path)
+    assert (done.returncode, done.error_lines) == (1, [
+        'error: --batch_size 9 cannot be shared by 2 workers: name a multiple of 2'])
     assert not list(tmp_path.iterdir())
 
 

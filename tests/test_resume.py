@@ -121,8 +121,6 @@ def test_a_run_whose_folder_vanishes_says_so(tmp_path):
 
 
 def test_only_a_second_ctrl_c_kills():
-    # It is ignored if the tests run in the background of a script.
-    before_the_test = signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.ExitStack() as exits:
         hook = StopHook(None, None, 1, exits)
         before = [signal.getsignal(number) for number in SIGNALS]
@@ -132,7 +130,6 @@ def test_only_a_second_ctrl_c_kills():
             assert signal.getsignal(number) == (
                 signal.SIG_DFL if number == signal.SIGINT else signal.SIG_IGN)
     assert [signal.getsignal(number) for number in SIGNALS] == before
-    signal.signal(signal.SIGINT, before_the_test)
 
 
 @pytest.mark.long

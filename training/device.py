@@ -78,8 +78,8 @@ def choose(config, device):
                             % (why, ', or '.join(ways)))
         why = 'since %s: %s' % (why, advice) if advice else 'since ' + why
     config.device_count['GPU'] = 0
-    # The optimizers take seconds at the first run of each part of the graph. On a CPU
-    # they save nothing (make bench FLAGS=ablation).
+    # The optimizers take 0.1 to 0.3 s at the first run of each part of the graph. On a
+    # CPU they save 2 % of a step at most (make bench FLAGS=ablation).
     config.graph_options.rewrite_options.disable_meta_optimizer = True
     _hide_driver()
     with _visible('-1'), _without_error(b'failed call to cuInit'):
