@@ -28,8 +28,6 @@ import data  # noqa: E402
 from training import gpu, mnist_files  # noqa: E402
 from training.environment import import_tensorflow  # noqa: E402
 
-import_tensorflow()  # in the way of the scripts, which makes graphs in less time
-
 # It is ignored if the tests run in the background of a script.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
@@ -55,6 +53,7 @@ NOWHERE = 'http://127.0.0.1:9/'  # the discard port: nobody listens
 def pytest_collection_modifyitems(items):
     # Long tests first, or a core would wait for one of them at the end.
     items.sort(key=lambda item: not item.get_closest_marker('long'))
+    import_tensorflow()  # as the scripts do: it makes graphs in less time
 
 
 @pytest.fixture(autouse=True)

@@ -42,8 +42,7 @@ def test_a_step_of_each_network_is_timed(made_up_dir):
 
 
 def test_memory_to_classify_all_test_images(made_up_dir):
-    figures = measure.memory(
-        ['script', 'cnn'], dict(SIZE, data_dir=str(made_up_dir)), 1)
+    figures = measure.memory(['cnn'], dict(SIZE, data_dir=str(made_up_dir)), 1)
     for of in figures.values():
         assert 100 < of['before, MiB'][0] < 4000
         assert -10 < of['more at most, MiB'][0] < 1000

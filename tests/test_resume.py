@@ -134,13 +134,13 @@ def test_only_a_second_ctrl_c_kills():
 
 @pytest.mark.long
 def test_a_run_that_is_killed_is_resumed(tmp_path):
-    counts = torture.kill(2, str(tmp_path), lambda line: None, steps=43)
+    counts = torture.kill(2, str(tmp_path), lambda line: None, steps=23)
     assert counts['killed'] == 2 == counts['resumed'] + counts['unsaved']
 
 
 @pytest.mark.long
 def test_disks_that_fill_up(tmp_path):
-    counts = torture.fill_disks(1, str(tmp_path), lambda line: None, steps=43)
+    counts = torture.fill_disks(1, str(tmp_path), lambda line: None, steps=23)
     assert counts['filled'] == 1 == counts['resumed'] + counts['unsaved']
 
 
