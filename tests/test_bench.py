@@ -89,7 +89,7 @@ def test_labels_that_cannot_be_read(text, tmp_path, capsys):
 
 def test_whole_runs(made_up_dir):
     figures = measure.whole_runs(
-        ['script', 'tutorial'], dict(SIZE, data_dir=str(made_up_dir)), 1, steps=2)
+        ['script'], dict(SIZE, data_dir=str(made_up_dir)), 1, steps=2)
     for of in figures.values():
         assert of['s'][0] > 1 and of['resident at most, MiB'][0] > 100
         assert of['test accuracy'][0] in [round(k / 64, 6) for k in range(65)]

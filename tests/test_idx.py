@@ -190,8 +190,8 @@ def test_other_shapes_train_resume_and_are_used(unroll, letters, tmp_path):
     layers = cells.follow(network.weights(), test.images[7], rows[7])
     assert layers[0].c.shape == (20, 24)
 
-    for drawing in (['--rows', 'rows.png'], ['--rows', 'rows.gif'],
-                    ['--cells', 'cells.png']):
+    for drawing in [['--rows', 'rows.png']] if unroll else [
+            ['--rows', 'rows.gif'], ['--cells', 'cells.png']]:
         done = call('predict.py', 'run', '--test', 7, *drawing, cwd=tmp_path)
         assert (done.returncode, done.error_lines) == (0, [])
         assert done.stdout == 'test image 7: %d, probability %.4f, labelled 7\n' % (

@@ -268,17 +268,17 @@ VERSION = '\nint cuDriverGetVersion(int *v) { *v = 12020; return 0; }'
 
 @pytest.mark.parametrize('code', [HANGS, CRASHES])
 def test_the_cpu_needs_no_driver(code, made_up_driver, digits_run, tmp_path):
-    folder = made_up_driver(code + VERSION)
-    for script in ((SCRIPT, *FLAGS, '--device', 'cpu', '--run_dir', tmp_path / 'run'),
-                   ('predict.py', digits_run, '--test', 3)):
-        done = run(*script, server=('env', 'LD_LIBRARY_PATH=' + folder),
-                   CUDA_VISIBLE_DEVICES=None)
-        assert done.returncode == 0 and 'cuInit' not in done.stderr, done.stderr
+    script = {HANGS: (SCRIPT, *FLAGS, '--device', 'cpu', '--run_dir', tmp_path / 'run'),
+              CRASHES: ('predict.py', digits_run, '--test', 3)}[code]
+    done = run(*script, CUDA_VISIBLE_DEVICES=None,
+               LD_LIBRARY_PATH=made_up_driver(code + VERSION))
+    assert done.returncode == 0 and 'cuInit' not in done.stderr, done.stderr
 
 
-def test_without_a_usable_driver_it_trains_on_the_cpu(made_up_driver, tmp_path):
-    done = run(SCRIPT, *FLAGS, '--run_dir', tmp_path / 'run', CUDA_VISIBLE_DEVICES=None,
-               LD_LIBRARY_PATH=made_up_driver(CRASHES + VERSION))
+def test_without_a_usable_driver_it_trains_on_the_cpu(
+        made_up_driver, only_ask, tmp_path):
+    done = only_ask(SCRIPT, *FLAGS, '--run_dir', tmp_path / 'run', LD_PRELOAD='',
+                    LD_LIBRARY_PATH=made_up_driver(CRASHES + VERSION))
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith('training on the CPU, since the NVIDIA driver gives '
                                   'no answer (status -11): ' + RESTART)
