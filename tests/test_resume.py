@@ -153,6 +153,8 @@ def test_a_run_that_is_done_is_taken_further(whole_run, tmp_path):
     points = read_scalars(str(run_dir))
     assert sorted(points['loss/training']) == [50, 100, 120, 150]
     assert sorted(points['accuracy/test']) == [120, 150]
+    # Names that differ in the same second, too.
+    assert {path.suffix for path in run_dir.glob('events*')} == {'.1', '.2'}
     events = [event for path in sorted(run_dir.glob('events*'))
               for event in tf.train.summary_iterator(str(path))]
     assert [event.step for event in events
