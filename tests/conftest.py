@@ -37,7 +37,7 @@ os.environ.pop('MAKELEVEL', None)  # make runs the tests, and not the scripts in
 # that use `null_gpu`.
 GPUS = {'CUDA_VISIBLE_DEVICES': os.environ.get('CUDA_VISIBLE_DEVICES', '0')}
 os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
-if 'MNIST_DATA_DIR' in os.environ:
+if os.environ.get('MNIST_DATA_DIR'):
     os.environ['MNIST_DATA_DIR'] = os.path.abspath(os.environ['MNIST_DATA_DIR'])
 
 SMALL = ('--hidden_size', 8, '--batch_size', 16, '--device', 'cpu')
