@@ -37,8 +37,8 @@ os.environ.pop('MAKELEVEL', None)  # make runs the tests, and not the scripts in
 # that use `null_gpu`.
 GPUS = {'CUDA_VISIBLE_DEVICES': os.environ.get('CUDA_VISIBLE_DEVICES', '0')}
 os.environ['CUDA_VISIBLE_DEVICES'] = '-1'
-if os.environ.get('MNIST_DATA_DIR'):
-    os.environ['MNIST_DATA_DIR'] = os.path.abspath(os.environ['MNIST_DATA_DIR'])
+MNIST = os.environ.get('MNIST_DATA_DIR')  # empty if make was given none
+MNIST = MNIST and os.path.abspath(MNIST)
 
 SMALL = ('--hidden_size', 8, '--batch_size', 16, '--device', 'cpu')
 # A step takes some milliseconds, and an epoch 13 steps.
@@ -90,11 +90,10 @@ def made_up_driver(null_gpu, tmp_path):
 @pytest.fixture(scope='session')
 def mnist_dir():
     """The folder with MNIST's four files; skips where there is none."""
-    folder = os.environ.get('MNIST_DATA_DIR')
-    if not folder:
+    if not MNIST:
         pytest.skip('MNIST_DATA_DIR names no folder with MNIST')
-    assert mnist_files.open_files(folder, ()).name == 'mnist'
-    return folder
+    assert mnist_files.open_files(MNIST, ()).name == 'mnist'
+    return MNIST
 
 
 @pytest.fixture

@@ -495,6 +495,16 @@ print('test accuracy of a run')
 """ % sys.executable
 
 
+@pytest.mark.parametrize('given, found', [([], ''), (['MNIST_DATA_DIR=here'], 'here')])
+def test_the_tests_know_whether_mnist_is_named(given, found, project):
+    code = ('import sys; sys.path.insert(0, "tests"); import conftest; '
+            'print(conftest.MNIST)')
+    write_environment(project, "#!/bin/sh\ncd %s && exec %s -c '%s'\n" % (
+        ROOT, sys.executable, code))
+    done = make(project, 'test', *given)
+    assert done.stdout.splitlines()[-1:] == [found and os.path.join(ROOT, found)]
+
+
 def test_results_prints_a_table_of_ten_seeds(project):
     write_environment(project, TRAINS)
     done = make(project, 'results', 'DATA_DIR=here', 'FLAGS=--steps 7 --seed 3')
